@@ -1,0 +1,148 @@
+"""A job as it is stored: one msgpack array whose first four elements the scripts can read by position.
+
+Bytes 1 to 3 are the array's header, the layout version and the state; then `expires_at_ms` (1 or 9 bytes) and
+`priority` (1 or 2 bytes). The last element, `reason`, is nil while a job lives, so that a script can end a job by
+putting its words there. `engine/lua/include/record.lua` is the other half of this contract.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import time
+from typing import Any
+
+import msgspec
+
+LAYOUT = 1
+PRIORITY_MIN, PRIORITY_MAX = -100, 100
+ERRORS_KEPT = 20
+
+
+class State(enum.StrEnum):
+    """Where a job stands, as users see it."""
+
+    SCHEDULED = "scheduled"
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_ended(self) -> bool:
+        return self in ENDED
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+
+
+class Stored(enum.IntEnum):
+    """The state byte of a record. A live job is LIVE wherever it is; its place in Redis tells the rest."""
+
+    LIVE = 3
+    SUCCEEDED = 6
+    FAILED = 7
+    CANCELLED = 8
+    EXPIRED = 9
+
+
+ENDED_STATES = {
+    Stored.SUCCEEDED: State.SUCCEEDED,
+    Stored.FAILED: State.FAILED,
+    Stored.CANCELLED: State.CANCELLED,
+    Stored.EXPIRED: State.EXPIRED,
+}
+
+
+class AttemptError(msgspec.Struct, frozen=True, array_like=True):
+    """What one attempt ended with: plain data, safe to read anywhere."""
+
+    attempt: int
+    type: str
+    message: str
+    traceback: str = ""
+    at_ms: int = 0
+
+
+class RetrySpec(msgspec.Struct, frozen=True, array_like=True):
+    """A retry policy as data: what travels with a job. `headrace.Retry` is what users write."""
+
+    retries: int
+    delays_ms: list[int] = []
+    factor: float = 2.0
+    max_delay_ms: int = 0
+    jitter: float = 0.0
+    on: list[str] = []
+    give_up_on: list[str] = []
+
+
+class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the enqueueing call set, where it differs from the task's own declaration.
+
+    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing.
+    """
+
+    timeout_ms: int | None = msgspec.field(default=None, name="t")
+    retry: RetrySpec | None = msgspec.field(default=None, name="r")
+    result_ttl_ms: int | None = msgspec.field(default=None, name="k")
+    description: str | None = msgspec.field(default=None, name="d")
+    tags: list[str] = msgspec.field(default_factory=list, name="g")
+
+
+class Record(msgspec.Struct, array_like=True):
+    """One job. Instants are Unix milliseconds; `payload` and `result` are msgpack."""
+
+    layout: int
+    state: int
+    expires_at_ms: int
+    priority: int
+    task: str
+    payload: msgspec.Raw
+    created_at_ms: int
+    options: JobOptions | None = None
+    attempt: int = 0
+    errors: list[AttemptError] | None = None
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    result: msgspec.Raw | None = None
+    note: str | None = None
+    reason: str | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+encode = _encoder.encode
+
+
+def decode(data: bytes) -> Record:
+    """Read a record.
+
+    Raises:
+        msgspec.DecodeError, msgspec.ValidationError: these bytes are no record of this layout.
+    """
+    return _decoder.decode(data)
+
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuv"
+
+
+def new_job_id() -> str:
+    """A new id: 20 characters, 9 of Unix milliseconds and 11 random (55 bits), so that ids sort by time."""
+    number = (time.time_ns() // 1_000_000 << 55) | secrets.randbits(55)
+    out: list[str] = []
+    for shift in range(95, -5, -5):
+        out.append(_ALPHABET[(number >> shift) & 31])
+    return "".join(out)
+
+
+def attempt_errors(record: Record) -> list[AttemptError]:
+    return record.errors or []
+
+
+def plain(value: Any) -> Any:
+    """A msgspec value as builtins, for JSON."""
+    return msgspec.to_builtins(value)

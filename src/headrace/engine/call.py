@@ -1,0 +1,57 @@
+"""A request to the server as a value: which script (or command), which keys and arguments, how to read the reply."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Arg: TypeAlias = "bytes | str | int | float"
+
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+_KEYS = re.compile(r"^-- keys: (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua file, with its includes put in place. `keys` are the names of one queue's key block."""
+
+    name: str
+    source: bytes
+    sha: bytes
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One round trip. `script` None: `args` is a whole plain command and `keys` only says where it goes."""
+
+    script: Script | None
+    keys: Sequence[bytes | str]
+    args: Sequence[Arg]
+    decode: Callable[[Any], T]
+
+
+Steps: TypeAlias = "Generator[Call[Any], Any, T]"
+Op: TypeAlias = "Call[T] | Generator[Call[Any], Any, T]"
+
+
+@cache
+def script(name: str) -> Script:
+    """Load `lua/NAME.lua`: `-- include: X` lines are replaced by `lua/include/X.lua`."""
+    folder = resources.files("headrace.engine") / "lua"
+    text = (folder / f"{name}.lua").read_text("utf8")
+    keys = tuple(match[1].split()) if (match := _KEYS.search(text)) else ()
+    text = _INCLUDE.sub(lambda m: (folder / "include" / f"{m[1]}.lua").read_text("utf8"), text)
+    source = text.encode()
+    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), keys)
+
+
+def command(*args: Arg, key: bytes | str = "", decode: Callable[[Any], T]) -> Call[T]:
+    """A plain command: `key` tells Cluster which node; empty means any."""
+    return Call(None, (key,) if key else (), args, decode)

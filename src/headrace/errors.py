@@ -1,0 +1,151 @@
+"""Every error headrace raises, and nothing else.
+
+    HeadraceError
+    ├── UsageError              the caller's: wrong option, argument, name or URL (a ValueError too)
+    │   ├── ArgumentsMismatch   the arguments do not fit the task's signature (a TypeError too)
+    │   ├── PayloadNotSerializable   a value cannot be stored; names its path (a TypeError too)
+    │   ├── PayloadTooLarge     a job is larger than the limit
+    │   ├── TaskNotRegistered   no such task
+    │   ├── JobExists           the chosen job_id is taken
+    │   └── AppNotFound         no `Headrace` object where one was looked for
+    ├── ServerError             Redis's or Valkey's
+    │   ├── ServerUnreachable   no reply in time (a ConnectionError too)
+    │   ├── ServerBusy          it answers, but cannot work now: loading, failover, read-only, disk trouble
+    │   ├── ServerFull          `maxmemory` is reached
+    │   ├── ServerDenied        wrong password, or a right is missing
+    │   ├── ServerUnsupported   too old, the wrong kind, or set up so that jobs would be lost
+    │   ├── ServerCorrupt       a key under our prefix is not ours
+    │   ├── LayoutTooNew        written by a newer headrace
+    │   └── SessionGone         the consumer's lease has ended (internal to workers)
+    └── JobError                the job's
+        ├── JobNotFound         no such job, or it is no longer kept
+        ├── JobFailed           it raised; `.error` tells what
+        ├── JobCancelled
+        ├── JobExpired
+        ├── ResultNotKept       it succeeded; its result could not be, or was not, kept
+        ├── ResultTimeout       it has not ended in the time given (a TimeoutError too)
+        └── JobTimeout          raised inside a job that is over its `timeout`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.core.record import AttemptError
+
+
+class HeadraceError(Exception):
+    """The root of every error headrace raises."""
+
+
+class UsageError(HeadraceError, ValueError):
+    """Something was asked for in a way that cannot work; nothing was sent or changed."""
+
+
+class ArgumentsMismatch(UsageError, TypeError):
+    """The arguments do not fit the task's signature."""
+
+
+class PayloadNotSerializable(UsageError, TypeError):
+    """A value cannot be stored. The message names the path to it: pass an id or plain data instead."""
+
+
+class PayloadTooLarge(UsageError):
+    """The job is larger than the limit: store the data elsewhere and pass a reference."""
+
+
+class TaskNotRegistered(UsageError):
+    """No such task: register the function with @app.task, or allow its module with Headrace(allow=[...])."""
+
+
+class JobExists(UsageError):
+    """The chosen job_id is taken. `job_id` tells which."""
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class AppNotFound(UsageError):
+    """No Headrace object was found where one was looked for."""
+
+
+class ServerError(HeadraceError):
+    """The Redis or Valkey server, or the way to it, is at fault."""
+
+
+class ServerUnreachable(ServerError, ConnectionError):
+    """No reply in time. A call that writes may be sent again with the same id: it takes effect once."""
+
+
+class ServerBusy(ServerError):
+    """The server answers, but cannot work now (loading, failover, read-only, disk). Try again."""
+
+
+class ServerFull(ServerError):
+    """The server has reached its `maxmemory`: nothing was enqueued. Let workers drain it, or raise maxmemory."""
+
+
+class ServerDenied(ServerError):
+    """Wrong user or password, or a right is missing. The message names it."""
+
+
+class ServerUnsupported(ServerError):
+    """The server is too old, of the wrong kind, or set up so that jobs would be lost."""
+
+
+class ServerCorrupt(ServerError):
+    """A key under headrace's prefix does not hold what headrace wrote. Use another prefix, or remove the key."""
+
+
+class LayoutTooNew(ServerError):
+    """The data were written by a newer headrace: upgrade this program."""
+
+
+class SessionGone(ServerError):
+    """This consumer's session is no longer on the server: its lease ended, or it was adopted. Nothing was written."""
+
+
+class JobError(HeadraceError):
+    """The job's own end is what is told."""
+
+
+class JobNotFound(JobError):
+    """No such job: it never was, was deleted, or is no longer kept."""
+
+
+class JobFailed(JobError):
+    """The job failed for good. `error` is its last error, as data; no class of the job's is rebuilt."""
+
+    def __init__(self, message: str, error: AttemptError | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+
+class JobExpired(JobError):
+    """The job had not started by its `expires`."""
+
+
+class ResultNotKept(JobError):
+    """The job succeeded, but its result is not stored; the message says why."""
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """The job has not ended in the time given. It goes on; ask again."""
+
+
+class JobTimeout(JobError):
+    """Raised inside a job that has run longer than its `timeout`."""
+
+
+class RetryIn(HeadraceError):
+    """Raised by a job to be run again in `delay_s` seconds: `raise RetryIn(30, "rate limited")`."""
+
+    def __init__(self, delay_s: float, message: str = "") -> None:
+        super().__init__(message or f"run again in {delay_s:g} s")
+        self.delay_s = delay_s

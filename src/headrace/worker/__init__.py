@@ -1,0 +1,1 @@
+"""The program that runs jobs: a supervisor, a spawner and children."""
