@@ -47,9 +47,19 @@ def script(name: str) -> Script:
     folder = resources.files("headrace.engine") / "lua"
     text = (folder / f"{name}.lua").read_text("utf8")
     keys = tuple(match[1].split()) if (match := _KEYS.search(text)) else ()
+    text = _KEYS.sub(lambda m: m[0] + "\n" + _queue_at(m[1].split()), text)
     text = _INCLUDE.sub(lambda m: (folder / "include" / f"{m[1]}.lua").read_text("utf8"), text)
     source = text.encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), keys)
+
+
+def _queue_at(names: list[str]) -> str:
+    """Lua that gives the n-th queue's keys by name, in the order in which Python passes them."""
+    fields = ", ".join(f"{name} = KEYS[at + {i}]" for i, name in enumerate(names, 1))
+    return (
+        f"local KEYS_PER_QUEUE = {len(names)}\n"
+        f"local function queue_at(n) local at = (n - 1) * {len(names)}; return {{{fields}}} end"
+    )
 
 
 def command(*args: Arg, key: bytes | str = "", decode: Callable[[Any], T]) -> Call[T]:

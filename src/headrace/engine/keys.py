@@ -13,7 +13,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
-    "producers", "unique", "wake", "stats", "watched", "progress", "outbox",
+    "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "outbox",
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ class QueueKeys:
     wake: bytes
     stats: bytes
     watched: bytes
+    cancels: bytes
     progress: bytes
     outbox: bytes
 

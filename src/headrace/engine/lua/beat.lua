@@ -1,0 +1,9 @@
+#!lua flags=allow-oom
+-- beat: a worker shows that it is there, and takes the command an operator left for it.
+-- ARGV[1] layout  [2] worker id  [3] info     KEYS[1] workers
+-- returns the command, or false
+-- include: record
+redis.call('HSET', KEYS[1], ARGV[2], string.format('%.0f ', now()) .. ARGV[3])
+local command = redis.call('HGET', KEYS[1], '!' .. ARGV[2])
+if command then redis.call('HDEL', KEYS[1], '!' .. ARGV[2]) end
+return command

@@ -1,0 +1,53 @@
+-- Where live jobs wait. A priority's score is its level, then arrival; arrival 0 puts a returned job first in its level.
+local LEVEL = 17592186044416 -- 2^44 arrivals a level: (100 - priority) * 2^44 + arrival < 2^53
+local CHUNK = 1000 -- values a call: Lua's unpack takes fewer than 8,000
+
+local function call_in_chunks(command, key, values)
+  for first = 1, #values, CHUNK do
+    redis.call(command, key, unpack(values, first, math.min(first + CHUNK - 1, #values)))
+  end
+end
+
+local function ring(q) redis.call('ZADD', q.wake, 0, '1') end
+
+-- To the head, order kept. `records[i]` is that of `ids[i]`; a deleted job (false) is dropped.
+local function put_front(q, ids, records)
+  local plain = {}
+  for i = #ids, 1, -1 do
+    local priority = records[i] and priority_of(records[i])
+    if priority == 0 then
+      plain[#plain + 1] = ids[i]
+    elseif priority then
+      redis.call('ZADD', q.priority, (100 - priority) * LEVEL, ids[i])
+    end
+  end
+  call_in_chunks('LPUSH', q.ready, plain)
+end
+
+-- To the tail.
+local function put_back(q, ids, records)
+  local plain = {}
+  for i = 1, #ids do
+    local priority = records[i] and priority_of(records[i])
+    if priority == 0 then
+      plain[#plain + 1] = ids[i]
+    elseif priority then
+      local arrival = redis.call('HINCRBY', q.meta, 'seq', 1)
+      redis.call('ZADD', q.priority, (100 - priority) * LEVEL + arrival, ids[i])
+    end
+  end
+  call_in_chunks('RPUSH', q.ready, plain)
+end
+
+-- Move what is due to its place, at most 256. Returns ms until the next due job, or -1.
+local function promote(q, now_ms)
+  local first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  if #first == 0 then return -1, 0 end
+  local wait = tonumber(first[2]) - now_ms
+  if wait > 0 then return wait, 0 end
+  local ids = redis.call('ZRANGEBYSCORE', q.delayed, '-inf', now_ms, 'LIMIT', 0, 256)
+  redis.call('ZREM', q.delayed, unpack(ids))
+  put_back(q, ids, redis.call('HMGET', q.jobs, unpack(ids)))
+  first = redis.call('ZRANGE', q.delayed, 0, 0, 'WITHSCORES')
+  return #first == 0 and -1 or math.max(tonumber(first[2]) - now_ms, 0), #ids
+end

@@ -1,0 +1,70 @@
+#!lua flags=allow-oom
+-- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress
+-- ARGV[1] layout  [2] sweep (0/1)  [3] most succeeded jobs kept  [4] most failed jobs kept
+-- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease}
+-- include: record
+-- include: place
+-- include: ending
+-- include: release
+local q = queue_at(1)
+local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+if wrong then return wrong end
+local now_ms = now()
+local next_due, promoted = promote(q, now_ms)
+local swept, jobs, failed = {}, {}, {}
+local overdue = redis.call('ZRANGEBYSCORE', q.sessions, '-inf', now_ms, 'LIMIT', 0, 16)
+
+local function sweep(session)
+  local held = base_of(q) .. 'held:' .. session
+  local ids = redis.call('SMEMBERS', held)
+  table.sort(ids)
+  for i = 1, #ids do
+    local record = redis.call('HGET', q.jobs, ids[i])
+    if record and state_of(record) == LIVE then
+      -- A suspect that was held alone took its machine with it, or its connection: that counts.
+      local charge = #ids == 1 and redis.call('HEXISTS', q.crashes, ids[i]) == 1
+      if suspect(q, ids[i], record, charge, false, 'worker lost: its lease ended', now_ms) == 'failed' then
+        failed[#failed + 1] = ids[i]
+      end
+      jobs[#jobs + 1] = ids[i]
+    end
+  end
+  redis.call('DEL', held)
+  redis.call('ZREM', q.sessions, session)
+  swept[#swept + 1] = session
+end
+
+if ARGV[2] == '1' then
+  for i = 1, #overdue do sweep(overdue[i]) end
+end
+
+-- Delete records whose time is up, or that are more than may be kept: ended ones only.
+local function trim(place, most)
+  local ids = redis.call('ZRANGEBYSCORE', place, '-inf', now_ms, 'LIMIT', 0, 256)
+  local excess = redis.call('ZCARD', place) - tonumber(most)
+  if #ids == 0 and excess > 0 then ids = redis.call('ZRANGE', place, 0, math.min(excess, 256) - 1) end
+  if #ids == 0 then return 0 end
+  redis.call('ZREM', place, unpack(ids))
+  local records, gone = redis.call('HMGET', q.jobs, unpack(ids)), {}
+  for i = 1, #ids do
+    if records[i] and state_of(records[i]) ~= LIVE then gone[#gone + 1] = ids[i] end
+  end
+  if #gone > 0 then redis.call('HDEL', q.jobs, unpack(gone)) end
+  return #ids
+end
+
+local trimmed = trim(q.done, ARGV[3]) + trim(q.dead, ARGV[4])
+
+-- Producers that have been silent for a day; a slice of the hash a call.
+local slice = redis.call('HSCAN', q.producers, redis.call('HGET', q.meta, 'trim_at') or '0', 'COUNT', 50)
+for i = 1, #slice[2], 2 do
+  if tonumber(string.match(slice[2][i + 1], ' (%d+)$')) < now_ms - DAY_MS then
+    redis.call('HDEL', q.producers, slice[2][i])
+  end
+end
+if slice[1] ~= '0' then redis.call('HSET', q.meta, 'trim_at', slice[1])
+else redis.call('HDEL', q.meta, 'trim_at') end
+
+if promoted > 0 or #jobs > 0 then ring(q) end
+return {now_ms, promoted, swept, jobs, trimmed, failed, overdue}

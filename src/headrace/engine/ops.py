@@ -1,0 +1,543 @@
+"""What the engine can be asked to change, as pure functions: each returns a `Call`, or a generator of Calls.
+
+Nothing here talks to a server; `clients` does. One Call is one atomic script. Where an operation takes several
+queues, `split` (Redis Cluster) makes it one Call a queue, since each queue lives in a slot of its own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.core.record import LAYOUT, Record, State, Stored, decode, encode
+from headrace.engine.call import Arg, Call, Script, Steps, command, script
+from headrace.engine.keys import QueueKeys, queues_key, workers_key
+from headrace.errors import JobExists, JobNotFound, ServerBusy
+
+T = TypeVar("T")
+
+LAYOUT_ARG = str(LAYOUT).encode()
+MOST_JOBS_A_CALL = 1_000
+MOST_CLAIMS_A_CALL = 256
+DONE_MAX, DEAD_MAX = 10_000, 100_000
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """A job to enqueue. `delay_ms` counts from the server's now; `at_ms` is a Unix instant; one of them at most."""
+
+    id: str
+    record: bytes
+    priority: int = 0
+    at_front: bool = False
+    delay_ms: int = 0
+    at_ms: int = 0
+    check_id: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        return not (self.priority or self.at_front or self.delay_ms or self.at_ms or self.check_id)
+
+
+class Kind(enum.StrEnum):
+    """What becomes of a job at the end of an attempt."""
+
+    SUCCEEDED = "s"
+    FAILED = "f"
+    CANCELLED = "c"
+    DROPPED = "d"
+    RETRY = "r"
+    PARK = "p"
+    RELEASE = "l"
+
+
+class Settlement(msgspec.Struct):
+    """One job's outcome. `record`: the whole new one; b"" for RELEASE. For DROPPED it only goes to waiters.
+
+    `delay_ms` for RETRY and PARK (0: at once); `keep_ms` for what ended: how long it is kept.
+    """
+
+    queue: str
+    id: str
+    kind: Kind
+    record: bytes = b""
+    delay_ms: int = 0
+    keep_ms: int = 0
+    is_suspect: bool = False
+
+
+class Claim(msgspec.Struct):
+    """A job that a session now holds. `fence` strictly grows per queue; the jobs of one claim share it."""
+
+    queue: str
+    id: str
+    record: bytes
+    fence: int
+    is_suspect: bool = False
+
+
+class Claimed(msgspec.Struct):
+    """`next_due_ms`: ms until the earliest delayed job, None when there is none. `more`: ask again at once.
+
+    `suspects_waiting`: some jobs must be claimed alone, and this call did not ask for them.
+    """
+
+    claims: list[Claim]
+    next_due_ms: int | None = None
+    more: bool = False
+    suspects_waiting: bool = False
+
+
+class Settled(msgspec.Struct):
+    """`lost`: ids that were no longer held by this session; nothing was written for them."""
+
+    lost: list[str]
+    claimed: Claimed
+
+
+class Renewed(msgspec.Struct):
+    """`gone`: sessions missing in at least one queue. `cancels`: (queue, id) of jobs asked to stop."""
+
+    gone: set[str]
+    cancels: list[tuple[str, str]]
+    server_ms: int
+
+
+class Released(msgspec.Struct):
+    suspects: list[str]
+    returned: int
+    failed: list[str]
+
+
+class Tended(msgspec.Struct):
+    server_ms: int
+    promoted: int
+    swept_sessions: list[str]
+    swept_jobs: list[str]
+    trimmed: int
+    failed: list[str]
+    overdue_sessions: list[str]
+
+
+class Look(msgspec.Struct):
+    """One job as it stands. `session`: who runs it. `progress`: msgpack [fraction, text, at_ms]."""
+
+    record: bytes
+    state: State
+    due_ms: int | None = None
+    progress: bytes | None = None
+    crashes: int | None = None
+    session: str | None = None
+
+
+# -- reading replies
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _texts(reply: Iterable[bytes]) -> list[str]:
+    return [item.decode() for item in reply]
+
+
+def _integer(reply: bytes | None) -> int | None:
+    return None if reply is None else int(float(reply))
+
+
+def _same(reply: bytes | None) -> bytes | None:
+    return reply
+
+
+def _text(reply: bytes) -> str:
+    return reply.decode()
+
+
+def _keys(found: Script, queues: Sequence[QueueKeys], session: str = "") -> list[bytes]:
+    """The key blocks of these queues for this script; `held` is the session's."""
+    keys: list[bytes] = []
+    for queue in queues:
+        if found.keys[-1] == "held":
+            keys += queue.block(found.keys[:-1])
+            keys.append(queue.held(session))
+        else:
+            keys += queue.block(found.keys)
+    return keys
+
+
+def _parts(queues: Sequence[QueueKeys], split: bool) -> list[Sequence[QueueKeys]]:
+    return [[queue] for queue in queues] if split else [queues]
+
+
+# -- producers
+
+
+def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int) -> Call[None]:
+    """Store up to 1,000 jobs of one queue: all or none. `number` grows with each call of this producer, so that a
+    call sent again after a lost reply is recognised.
+
+    Raises (when sent):
+        JobExists: a chosen id is taken; nothing was written.
+        ServerFull: the server has reached maxmemory; nothing was written.
+    """
+    found = script("enqueue")
+    if len(jobs) == 1 and jobs[0].is_plain:
+        job = jobs[0]
+        args: list[Arg] = [LAYOUT_ARG, producer, number, 1, job.id, job.record]
+        return Call(found, queue.block(found.keys), args, _read_taken)
+    plain: list[Arg] = []
+    others: list[Arg] = []
+    for job in jobs:
+        if job.is_plain:
+            plain += (job.id, job.record)
+        else:
+            others += (job.id, job.record, job.priority, int(job.at_front), job.delay_ms, job.at_ms, int(job.check_id))
+    args = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
+    return Call(found, queue.block(found.keys), args, _read_taken)
+
+
+def _read_taken(reply: list[bytes]) -> None:
+    if reply:
+        ids = _texts(reply)
+        raise JobExists(f"job_id {', '.join(ids[:5])} is taken; choose another, or delete that job first", ids[0])
+
+
+# -- consumers
+
+
+def open_session(queues: Sequence[QueueKeys], session: str, lease_ms: int, *, split: bool) -> Steps[None]:
+    """Begin a session in each queue; its lease ends `lease_ms` from now."""
+    found = script("open")
+    for part in _parts(queues, split):
+        yield Call(found, _keys(found, part), [LAYOUT_ARG, session, lease_ms], _nothing)
+
+
+def renew(queues: Sequence[QueueKeys], sessions: Sequence[str], lease_ms: int, *, split: bool) -> Steps[Renewed]:
+    """Put off the end of these sessions' leases. A session that is gone stays gone."""
+    found = script("renew")
+    renewed = Renewed(set(), [], 0)
+    for part in _parts(queues, split):
+        gone, cancels, server_ms = yield Call(found, _keys(found, part), [LAYOUT_ARG, lease_ms, *sessions], list)
+        renewed.gone.update(_texts(gone))
+        renewed.cancels += [(part[n - 1].name, job_id) for n, ids in cancels for job_id in _texts(ids)]
+        renewed.server_ms = int(server_ms)
+    return renewed
+
+
+def claim(
+    queues: Sequence[QueueKeys], session: str, want: int, *, take_suspects: bool = True, split: bool
+) -> Steps[Claimed]:
+    """Take up to `want` (1 to 256) ready jobs: queues in order, highest priority first, oldest first.
+
+    Raises (when sent):
+        SessionGone: the session's lease has ended; nothing was claimed.
+        ServerUnreachable: no reply. The jobs may be claimed: `adopt` brings them back.
+    """
+    settled = yield from settle(queues, session, (), want=want, take_suspects=take_suspects, split=split)
+    return settled.claimed
+
+
+def settle(
+    queues: Sequence[QueueKeys],
+    session: str,
+    outcomes: Sequence[Settlement],
+    *,
+    want: int = 0,
+    take_suspects: bool = True,
+    split: bool,
+) -> Steps[Settled]:
+    """Store outcomes, give up their claims, and claim up to `want` next jobs: one atomic script (a queue's, on Cluster).
+
+    Raises (when sent):
+        SessionGone: the session's lease has ended; nothing was written.
+    """
+    found = script("settle")
+    total = Settled([], Claimed([]))
+    for part in _parts(queues, split):
+        groups = _groups(part, outcomes)
+        if split and not groups and want <= 0:
+            continue
+        args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), b"", *groups]
+        _, lost, claims = yield Call(found, _keys(found, part, session), args, list)
+        total.lost += _texts(lost)
+        _add_claims(total.claimed, part, claims)
+        want -= len(total.claimed.claims)
+        if split and total.claimed.claims:
+            take_suspects = False
+            if total.claimed.claims[-1].is_suspect:
+                want = 0
+    return total
+
+
+def _groups(queues: Sequence[QueueKeys], outcomes: Sequence[Settlement]) -> list[Arg]:
+    """Outcomes as arguments, those of one queue and kind together."""
+    if not outcomes:
+        return []
+    numbers = {queue.name: n for n, queue in enumerate(queues, 1)}
+    grouped: dict[tuple[int, str, bool], list[Arg]] = {}
+    for item in outcomes:
+        number = numbers.get(item.queue)
+        if number is None:
+            continue
+        group = (number, item.kind, item.is_suspect)
+        found = grouped.get(group)
+        if found is None:
+            found = grouped[group] = []
+        found += (item.id, item.delay_ms or item.keep_ms, item.record)
+    args: list[Arg] = []
+    for (number, kind, is_suspect), jobs in grouped.items():
+        # StrEnum members are packed by value: a str subclass is as good as a str for RESP.
+        args += (number, str(kind), int(is_suspect), len(jobs) // 3)
+        args += jobs
+    return args
+
+
+def _add_claims(claimed: Claimed, queues: Sequence[QueueKeys], reply: list[Any]) -> None:
+    for number, fence, next_due, more, suspects_waiting, is_suspect, ids, records in reply:
+        name = queues[number - 1].name
+        if next_due >= 0 and (claimed.next_due_ms is None or next_due < claimed.next_due_ms):
+            claimed.next_due_ms = next_due
+        claimed.more = claimed.more or bool(more)
+        claimed.suspects_waiting = claimed.suspects_waiting or bool(suspects_waiting)
+        if ids:
+            fence = int(fence)
+            suspect = bool(is_suspect)
+            claimed.claims += [
+                Claim(name, job_id.decode(), record, fence, suspect)
+                for job_id, record in zip(ids, records, strict=True)
+            ]
+
+
+def give_back(
+    queues: Sequence[QueueKeys], session: str, jobs: Sequence[tuple[str, str]], *, split: bool
+) -> Steps[list[str]]:
+    """Return unstarted jobs, (queue, id) in the order they were claimed, to the head of their queues, uncharged.
+
+    Returns:
+        The ids given back; an id the session no longer holds is left alone.
+    """
+    found = script("give_back")
+    given: list[str] = []
+    for queue in queues:
+        ids = [job_id for name, job_id in jobs if name == queue.name]
+        if ids:
+            given += yield Call(found, _keys(found, [queue], session), [LAYOUT_ARG, session, *ids], _texts)
+    return given
+
+
+def adopt(queues: Sequence[QueueKeys], old: str, new: str, lease_ms: int, *, split: bool) -> Steps[list[Claim]]:
+    """End the session `old`, begin `new`, and hand it all that `old` holds, whatever replies were lost."""
+    found = script("adopt")
+    claims: list[Claim] = []
+    for queue in queues:
+        keys = [*queue.block(found.keys[:-2]), queue.held(new), queue.held(old)]
+        fence, ids, records, crashes = yield Call(found, keys, [LAYOUT_ARG, new, old, lease_ms], list)
+        claims += [
+            Claim(queue.name, job_id.decode(), record or b"", int(fence), count is not None)
+            for job_id, record, count in zip(ids, records, crashes, strict=True)
+        ]
+    return claims
+
+
+def release(
+    queues: Sequence[QueueKeys],
+    session: str,
+    *,
+    blamed: Sequence[str],
+    alone: bool,
+    reason: str,
+    split: bool,
+    fatal: bool = False,
+) -> Steps[Released]:
+    """End a session whose process is dead or done.
+
+    Args:
+        blamed: ids that ran when it died: they become suspects, claimed one at a time from now on.
+        alone: the blamed job ran by itself, so this death counts; the third fails it with `reason`.
+        fatal: fail the blamed at once, with `reason`.
+    """
+    found = script("release")
+    total = Released([], 0, [])
+    for queue in queues:
+        args = [LAYOUT_ARG, session, int(alone), int(fatal), reason, *blamed]
+        suspects, returned, failed = yield Call(found, _keys(found, [queue], session), args, list)
+        total.suspects += _texts(suspects)
+        total.returned += returned
+        total.failed += _texts(failed)
+    return total
+
+
+def close_session(queues: Sequence[QueueKeys], session: str, *, split: bool) -> Steps[Released]:
+    """End a session; whatever it still holds goes back uncharged."""
+    return release(queues, session, blamed=(), alone=False, reason="", split=split)
+
+
+# -- supervisors
+
+
+def tend(queue: QueueKeys, *, sweep: bool, done_max: int = DONE_MAX, dead_max: int = DEAD_MAX) -> Call[Tended]:
+    """Promote due jobs, take over dead sessions (`sweep`), and trim what is kept no longer; bounded."""
+    found = script("tend")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, int(sweep), done_max, dead_max], _read_tended)
+
+
+def _read_tended(reply: list[Any]) -> Tended:
+    now, promoted, sessions, jobs, trimmed, failed, overdue = reply
+    return Tended(int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue))
+
+
+def beat(prefix: str, worker_id: str, info: bytes) -> Call[str | None]:
+    """Show that a worker is there (`info`: a msgpack map); returns the command an operator left for it."""
+    return Call(script("beat"), [workers_key(prefix)], [LAYOUT_ARG, worker_id, info], _optional_text)
+
+
+def _optional_text(reply: bytes | None) -> str | None:
+    return None if reply is None else reply.decode()
+
+
+def leave(prefix: str, worker_id: str) -> Call[None]:
+    """A worker has ended: forget it."""
+    key = workers_key(prefix)
+    return command("HDEL", key, worker_id, f"!{worker_id}", key=key, decode=_nothing)
+
+
+def announce_queues(prefix: str, names: Sequence[str]) -> Call[None]:
+    """Put these queues on the list of all queues."""
+    key = queues_key(prefix)
+    return command("SADD", key, *names, key=key, decode=_nothing)
+
+
+# -- one job
+
+
+def watch(queue: QueueKeys, job_id: str, waiter: str) -> Call[bytes | None]:
+    """The ended record; or None, and `wait_ring` of this waiter will bring it.
+
+    Raises (when sent):
+        JobNotFound
+    """
+    found = script("watch")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, waiter], _same)
+
+
+def unwatch(queue: QueueKeys, job_id: str, waiter: str) -> Call[None]:
+    """This waiter has given up."""
+    found = script("unwatch")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, waiter], _nothing)
+
+
+def wait_ring(queue: QueueKeys, waiter: str, timeout_s: float) -> Call[bytes | None]:
+    """Block until the job ends: its record (b"" when it was deleted), or None at the timeout."""
+    key = queue.waiter(waiter)
+    return command("BLPOP", key, f"{timeout_s:.3f}", key=key, decode=_second)
+
+
+def _second(reply: list[bytes] | None) -> bytes | None:
+    return None if reply is None else reply[1]
+
+
+def look(queue: QueueKeys, job_id: str) -> Steps[Look | None]:
+    """One job as it stands, or None. Reads only; two round trips while it is claimable or running."""
+    found = script("look")
+    reply: list[Any] = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id], list)
+    if not reply or reply[0] is None:
+        return None
+    record, due, progress, crashes, sessions = reply
+    result = Look(record, State.QUEUED, _integer(due), progress, _integer(crashes))
+    stored = decode(record)
+    if stored.state != Stored.LIVE:
+        result.state = State(Stored(stored.state).name.lower())
+    elif result.due_ms is not None:
+        result.state = State.RETRYING if stored.attempt else State.SCHEDULED
+    elif sessions:
+        keys = [queue.held(session.decode()) for session in sessions]
+        number: int = yield Call(script("holder"), keys, [LAYOUT_ARG, job_id], int)
+        if number:
+            result.state, result.session = State.RUNNING, sessions[number - 1].decode()
+    return result
+
+
+def _with_holders(name: str, queue: QueueKeys, job_id: str) -> Steps[str]:
+    """Run a script that must see every session's claims, with the sessions' keys declared."""
+    found = script(name)
+    for _ in range(20):
+        sessions: list[str] = yield command(
+            "ZRANGE", queue.sessions, 0, -1, key=queue.sessions, decode=_texts
+        )
+        keys = [*queue.block(found.keys), *(queue.held(session) for session in sessions)]
+        answer: str = yield Call(found, keys, [LAYOUT_ARG, job_id, *sessions], _text)
+        if answer != "again":
+            return answer
+    raise ServerBusy(f"the workers of queue {queue.name!r} change too fast to find job {job_id}; try again")
+
+
+def cancel(queue: QueueKeys, job_id: str) -> Steps[str]:
+    """End a waiting job now, or ask a running one to stop.
+
+    Returns:
+        "cancelled", "asked" (it runs: its worker is told), or "ended" (too late: nothing changed).
+    """
+    return _with_holders("cancel", queue, job_id)
+
+
+def delete(queue: QueueKeys, job_id: str) -> Steps[str]:
+    """Remove a job wherever it is: "deleted", or "running" (refused). Reads the whole ready list when it waits there."""
+    return _with_holders("delete", queue, job_id)
+
+
+def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
+    """Put an ended job back in its queue, attempts counted from zero, earlier errors kept.
+
+    Returns:
+        "queued", or "live" (it has not ended: nothing changed).
+    """
+    found = script("requeue")
+    for _ in range(20):
+        old: bytes | None = yield command("HGET", queue.jobs, job_id, key=queue.jobs, decode=_same)
+        if old is None:
+            raise JobNotFound(f"no job {job_id} in queue {queue.name!r}: it never was, or is no longer kept")
+        record = decode(old)
+        if record.state == Stored.LIVE:
+            return "live"
+        new = encode(revived(record))
+        if (yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new], bool)):
+            return "queued"
+    raise ServerBusy(f"job {job_id} changes too fast; try again")
+
+
+def revived(record: Record) -> Record:
+    """An ended record made live again."""
+    return msgspec.structs.replace(
+        record,
+        state=int(Stored.LIVE),
+        attempt=0,
+        expires_at_ms=0,
+        started_at_ms=0,
+        ended_at_ms=0,
+        result=None,
+        note=None,
+        reason=None,
+    )
+
+
+def set_progress(queue: QueueKeys, job_id: str, data: bytes) -> Call[bool]:
+    """Keep how far a job is; True: it was asked to stop."""
+    found = script("progress")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, data], bool)
+
+
+def append_log(queue: QueueKeys, job_id: str, line: bytes) -> Call[None]:
+    """Add a line to a job's log."""
+    return Call(script("log"), [queue.log(job_id)], [LAYOUT_ARG, line], _nothing)
+
+
+def read_log(queue: QueueKeys, job_id: str) -> Call[list[bytes]]:
+    """The last 1,000 lines a job logged."""
+    key = queue.log(job_id)
+    return command("LRANGE", key, 0, -1, key=key, decode=list)
+
+
+def is_cancel_asked(queue: QueueKeys, job_id: str) -> Call[bool]:
+    return command("SISMEMBER", queue.cancels, job_id, key=queue.cancels, decode=bool)
