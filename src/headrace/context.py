@@ -1,0 +1,87 @@
+"""The job that is running here: what user code may ask of it and tell about it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from datetime import timedelta
+from typing import NoReturn, Protocol
+
+from headrace.core.retry import duration_ms
+from headrace.errors import RetryIn, UsageError
+
+LOG_LINE_CHARS_MAX = 8_192
+_TEXT_CHARS_MAX = 500
+
+
+class Reporter(Protocol):
+    """How a worker passes on what a job says. The calls are quick and may be made from any thread."""
+
+    def progress(self, job_id: str, fraction: float, text: str | None) -> None: ...
+
+    def log(self, job_id: str, line: str) -> None: ...
+
+    def is_cancelled(self, job_id: str) -> bool: ...
+
+
+class JobContext:
+    """The running job. Outside of a job, `current_job()` gives one with an empty `id` that reports to nobody.
+
+    Attributes:
+        attempt: 1 for the first run.
+        fence: a number that grows with every claim of the queue. Write it beside what you write to a database, and
+            refuse to overwrite a higher one: then a run that was taken for dead can do no harm.
+    """
+
+    __slots__ = ("_reporter", "attempt", "fence", "id", "queue", "task")
+
+    def __init__(
+        self, id: str, queue: str, task: str, attempt: int = 1, fence: int = 0, reporter: Reporter | None = None
+    ) -> None:
+        self.id = id
+        self.queue = queue
+        self.task = task
+        self.attempt = attempt
+        self.fence = fence
+        self._reporter = reporter
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for this job to be cancelled: end soon."""
+        return self._reporter is not None and self._reporter.is_cancelled(self.id)
+
+    def progress(self, fraction: float, text: str | None = None) -> None:
+        """Say how far the job is: 0 to 1, and a few words."""
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
+            raise UsageError(f"progress: expected a number from 0 to 1, got {fraction!r:.40}")
+        if self._reporter is not None:
+            self._reporter.progress(self.id, float(fraction), None if text is None else str(text)[:_TEXT_CHARS_MAX])
+
+    def log(self, text: object) -> None:
+        """Add a line to the job's own log (the last 1,000 are kept for a day)."""
+        if self._reporter is not None:
+            self._reporter.log(self.id, str(text)[:LOG_LINE_CHARS_MAX])
+
+    def retry_in(self, delay: float | timedelta, message: str = "") -> NoReturn:
+        """End this attempt and run the job again after `delay` (seconds or a timedelta): raises RetryIn."""
+        raise RetryIn(duration_ms("retry_in", delay) / 1000, message)
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.id or 'no job'} {self.task} attempt {self.attempt}>"
+
+
+_current: ContextVar[JobContext | None] = ContextVar("headrace_job", default=None)
+_NO_JOB = JobContext("", "", "")
+
+
+def current_job() -> JobContext:
+    """The job this code runs in. In a plain call it is one that reports to nobody, so tasks can be called plainly."""
+    return _current.get() or _NO_JOB
+
+
+def enter_job(context: JobContext) -> Token[JobContext | None]:
+    """Make `context` the current job of this thread or asyncio task (for workers)."""
+    return _current.set(context)
+
+
+def leave_job(token: Token[JobContext | None]) -> None:
+    _current.reset(token)
