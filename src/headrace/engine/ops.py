@@ -259,8 +259,8 @@ def settle(
         groups = _groups(part, outcomes)
         if split and not groups and want <= 0:
             continue
-        args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), b"", *groups]
-        _, lost, claims = yield Call(found, _keys(found, part, session), args, list)
+        args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), *groups]
+        lost, claims = yield Call(found, _keys(found, part, session), args, list)
         total.lost += _texts(lost)
         _add_claims(total.claimed, part, claims)
         want -= len(total.claimed.claims)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- settle: store the outcomes of a batch, give up their claims, and claim the next jobs, queue by queue.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress held
--- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)  [5] nonce
+-- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, ended record for a waiter, or ''   l: id, 0, ''
--- returns {nonce, ids no longer ours (nothing was written for them), {{queue number, claim…}, …}}
+-- returns {ids no longer ours (nothing was written for them), {{queue number, claim…}, …}}
 -- include: record
 -- include: place
 -- include: ending
@@ -122,7 +122,7 @@ local function settle_group(q, kind, is_suspect, ours, ids)
   if is_suspect then redis.call('HDEL', q.crashes, unpack(ids)) end
 end
 
-local at = 6
+local at = 5
 while at <= #ARGV do
   local q, kind, is_suspect, count = queues[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2] == '1', tonumber(ARGV[at + 3])
   local ours, ids = take_ours(q, at + 4, count)
@@ -140,4 +140,4 @@ for n = 1, #queues do
   want = want - #claim[6]
   if #claim[6] > 0 then take_suspects = false end
 end
-return {ARGV[5], lost, claims}
+return {lost, claims}

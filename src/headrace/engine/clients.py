@@ -1,0 +1,702 @@
+"""Who sends Calls: a sync and an asyncio client over redis-py's connections, and the doorbells that wake idle workers.
+
+A connection that timed out, was cancelled, or lost a reply is closed: replies never shift. redis-py's own retries are
+off; ours repeat a call only because every call of ours may be sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import select
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import hiredis
+import redis
+from redis.exceptions import AskError, MovedError, NoScriptError
+
+from headrace.engine import ops
+from headrace.engine.call import Call, Op, command
+from headrace.engine.connect import (
+    Address,
+    ServerConfig,
+    ServerInfo,
+    SlotMap,
+    Target,
+    async_connection,
+    masked_url,
+    parse_info,
+    parse_target,
+    read_info,
+    sync_connection,
+    translate,
+)
+from headrace.engine.keys import queue_keys
+from headrace.errors import (
+    HeadraceError,
+    JobExists,
+    ServerBusy,
+    ServerError,
+    ServerUnreachable,
+    ServerUnsupported,
+)
+
+__all__ = [
+    "AsyncClient", "AsyncDoorbell", "Doorbell", "ServerConfig", "ServerInfo", "SyncClient", "backoff_s", "masked_url",
+]  # fmt: skip
+
+T = TypeVar("T")
+_INFO: Call[dict[str, str]] = command("INFO", decode=parse_info)
+_SENT_ERRORS = (redis.RedisError, OSError, hiredis.HiredisError)
+_TRANSIENT = (ServerUnreachable, ServerBusy)
+
+
+def backoff_s(attempt: int, cap_s: float) -> float:
+    """Full jitter: uniform in 0 to min(cap, 20 ms × 2^attempt) (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+    return random.uniform(0.005, min(cap_s, 0.02 * 2.0 ** min(attempt, 20)))
+
+
+def _pack(call: Call[Any], *, whole: bool = False) -> bytes:
+    found = call.script
+    if found is None:
+        return cast(bytes, hiredis.pack_command(tuple(call.args)))  # type: ignore[arg-type]
+    if whole:
+        return cast(bytes, hiredis.pack_command((b"EVAL", found.source, len(call.keys), *call.keys, *call.args)))  # type: ignore[arg-type]
+    return cast(bytes, hiredis.pack_command((b"EVALSHA", found.sha, len(call.keys), *call.keys, *call.args)))  # type: ignore[arg-type]
+
+
+class _Link:
+    """The connections of one thread: one to a single server, one a node on a cluster. Not thread-safe."""
+
+    def __init__(self, target: Target, slots: SlotMap, **overrides: Any) -> None:
+        self.target = target
+        self.slots = slots
+        self.pid = os.getpid()
+        self.producer = secrets.token_hex(6)
+        self.number = 0
+        self._overrides = overrides
+        self._open: dict[Address | None, Any] = {}
+
+    def close(self) -> None:
+        for connection in self._open.values():
+            connection.disconnect()
+        self._open.clear()
+
+    def send(self, call: Call[T]) -> T:
+        """One round trip (a few when a cluster's slots move)."""
+        for _ in range(6):
+            connection = self._connection(call.keys[0] if call.keys else b"")
+            try:
+                return call.decode(self._exchange(connection, call))
+            except MovedError as error:
+                if self.target.mode != "cluster":
+                    raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None
+                self.slots.moved(error.slot_id, (error.host or connection.host, error.port))
+            except AskError as error:
+                asked = self._connect((error.host or connection.host, error.port))
+                asked.send_packed_command([_ASKING])
+                asked.read_response()
+                return call.decode(self._exchange(asked, call))
+            except _SENT_ERRORS as error:
+                if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+                    self.close()
+                    self.slots.forget()
+                elif type(error).__name__ == "ReadOnlyError":
+                    self.close()  # a failover: ask again who is primary
+                raise
+        raise ServerBusy("the cluster's slots move too fast; try again")
+
+    def _exchange(self, connection: Any, call: Call[Any]) -> Any:
+        done = False
+        try:
+            connection.send_packed_command([_pack(call)])
+            try:
+                reply = connection.read_response()
+            except NoScriptError:
+                connection.send_packed_command([_pack(call, whole=True)])
+                reply = connection.read_response()
+            done = True
+            return reply
+        except redis.ResponseError:
+            done = True
+            raise
+        finally:
+            if not done:
+                connection.disconnect()
+
+    def _connection(self, key: bytes | str) -> Any:
+        mode = self.target.mode
+        if mode == "cluster":
+            if not self.slots.is_known:
+                self._learn_slots()
+            return self._connect(self.slots.node_for(key))
+        found = self._open.get(None)
+        if found is None:
+            found = self._open[None] = self._made(self._primary() if mode != "unix" else None)
+        return found
+
+    def _connect(self, address: Address) -> Any:
+        found = self._open.get(address)
+        if found is None:
+            found = self._open[address] = self._made(address)
+        return found
+
+    def _made(self, address: Address | None) -> Any:
+        connection = sync_connection(self.target, address, **self._overrides)
+        connection.connect()
+        return connection
+
+    def _primary(self) -> Address:
+        if self.target.mode != "sentinel":
+            return self.target.nodes[0]
+        ask = command("SENTINEL", "get-master-addr-by-name", self.target.master, decode=_master_address)
+        return cast(Address, self._ask_any(ask))
+
+    def _learn_slots(self) -> None:
+        def read(reply: list[Any], node: Address) -> None:
+            self.slots.fill(reply, node)
+
+        self._ask_any(command("CLUSTER", "SLOTS", decode=list), read)
+
+    def _ask_any(self, call: Call[Any], then: Callable[[Any, Address], Any] | None = None) -> Any:
+        """Ask the nodes of the URL in turn; the first answer counts."""
+        problem: BaseException | None = None
+        for node in self.target.nodes:
+            connection = sync_connection(self.target, node, **_for_topology(self.target))
+            try:
+                connection.connect()
+                reply = call.decode(self._exchange(connection, call))
+                return then(reply, node) if then else reply
+            except (*_SENT_ERRORS, HeadraceError) as error:
+                problem = error
+            finally:
+                connection.disconnect()
+        raise problem or ServerUnreachable(f"no node in {masked_url(self.target.url)}")
+
+
+_ASKING = cast(bytes, hiredis.pack_command(("ASKING",)))
+_NOT_CLUSTER = "{} is a node of a Redis Cluster: use redis+cluster://HOST:PORT"
+
+
+def _for_topology(target: Target) -> dict[str, Any]:
+    """Sentinels hold no databases, and have credentials of their own."""
+    return {"db": 0, "username": None, "password": None} if target.mode == "sentinel" else {}
+
+
+def _master_address(reply: list[bytes] | None) -> Address:
+    if not reply:
+        raise ServerUnreachable("the Sentinel knows no such master; check the name after the last / of the URL")
+    return reply[0].decode(), int(reply[1])
+
+
+class _Settings:
+    """What both clients share."""
+
+    def __init__(self, config: ServerConfig, *, retry: bool = True) -> None:
+        self.config = config
+        self.target = parse_target(config)
+        self.prefix = config.prefix
+        self.is_cluster = self.target.mode == "cluster"
+        self._retry = retry
+        self._slots = SlotMap()
+
+    def _translated(self, error: BaseException) -> HeadraceError:
+        return translate(error, self.config.url)
+
+
+class SyncClient(_Settings):
+    """Sends Calls, each thread on a connection of its own. Usable after a fork: the child connects anew.
+
+    Args:
+        retry: repeat a call within `config.retry_budget_s` while the server is away or busy. Workers say False and
+            do their own back-off.
+    """
+
+    def __init__(self, config: ServerConfig, *, retry: bool = True) -> None:
+        super().__init__(config, retry=retry)
+        self._local = threading.local()
+        self._links: set[_Link] = set()
+        self._lock = threading.Lock()
+
+    def _link(self) -> _Link:
+        link: _Link | None = getattr(self._local, "link", None)
+        if link is None or link.pid != os.getpid():
+            link = self._local.link = _Link(self.target, self._slots)
+            with self._lock:
+                self._links.add(link)
+        return link
+
+    def run(self, op: Op[T]) -> T:
+        """Send a Call, or drive a generator of Calls to its result.
+
+        Raises:
+            HeadraceError: what the server, or the way to it, made of it; never an error of redis-py.
+        """
+        if isinstance(op, Call):
+            return self._send(op)
+        return self._drive(op)
+
+    def _drive(self, steps: Generator[Call[Any], Any, T]) -> T:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    reply = self._send(call)
+                except HeadraceError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(reply)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+
+    def _send(self, call: Call[T]) -> T:
+        try:
+            return self._link().send(call)
+        except (*_SENT_ERRORS, HeadraceError) as error:
+            problem = self._translated(error)
+            if not self._retry or not isinstance(problem, _TRANSIENT):
+                raise problem from (None if problem is error else error)
+        return self._send_again(call, problem)
+
+    def _send_again(self, call: Call[T], problem: HeadraceError) -> T:
+        ends = time.monotonic() + self.config.retry_budget_s
+        attempt = 0
+        while True:
+            attempt += 1
+            pause = backoff_s(attempt, 1.0)
+            if time.monotonic() + pause > ends:
+                raise problem
+            select.select([], [], [], pause)
+            try:
+                return self._link().send(call)
+            except (*_SENT_ERRORS, HeadraceError) as error:
+                problem = self._translated(error)
+                if not isinstance(problem, _TRANSIENT):
+                    raise problem from (None if problem is error else error)
+
+    def enqueue(self, queue: str, jobs: Sequence[ops.NewJob]) -> None:
+        """Store up to 1,000 jobs of one queue in one round trip: all or none, once even when a reply is lost.
+
+        Raises:
+            JobExists: a chosen id is taken; nothing was written.
+            ServerFull, ServerUnreachable, …
+        """
+        link = self._link()
+        link.number += 1
+        self._send(ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number))
+
+    def block(self, call: Call[T | None], timeout_s: float) -> T | None:
+        """Send a blocking command on a connection of its own; None when the server answers nothing in time."""
+        link = _Link(self.target, self._slots, socket_timeout=timeout_s + self.config.command_timeout_s)
+        try:
+            return link.send(call)
+        except (*_SENT_ERRORS, HeadraceError) as error:
+            problem = self._translated(error)
+            raise problem from (None if problem is error else error)
+        finally:
+            link.close()
+
+    def check_server(self) -> ServerInfo:
+        """Ask the server what it is.
+
+        Raises:
+            ServerUnsupported: too old, a replica, a Sentinel, or a policy that deletes queues.
+        """
+        info = read_info(self.run(_INFO), self.config.url)
+        if info.is_cluster and not self.is_cluster:
+            raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.config.url)))
+        return info
+
+    def close(self) -> None:
+        with self._lock:
+            links, self._links = self._links, set()
+        for link in links:
+            if link.pid == os.getpid():
+                link.close()
+        self._local = threading.local()
+
+
+class _AsyncLink:
+    """The asyncio twin of `_Link`; one call at a time."""
+
+    def __init__(self, target: Target, slots: SlotMap, **overrides: Any) -> None:
+        self.target = target
+        self.slots = slots
+        self.producer = secrets.token_hex(6)
+        self.number = 0
+        self._overrides = overrides
+        self._open: dict[Address | None, Any] = {}
+        self._lock = asyncio.Lock()
+
+    async def close(self) -> None:
+        opened, self._open = self._open, {}
+        for connection in opened.values():
+            with suppress(redis.RedisError, OSError):
+                await connection.disconnect()
+
+    async def send(self, call: Call[T]) -> T:
+        async with self._lock:
+            return await self._send(call)
+
+    async def _send(self, call: Call[T]) -> T:
+        for _ in range(6):
+            connection = await self._connection(call.keys[0] if call.keys else b"")
+            try:
+                return call.decode(await self._exchange(connection, call))
+            except MovedError as error:
+                if self.target.mode != "cluster":
+                    raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None
+                self.slots.moved(error.slot_id, (error.host or connection.host, error.port))
+            except AskError as error:
+                asked = await self._connect((error.host or connection.host, error.port))
+                await asked.send_packed_command(_ASKING)
+                await asked.read_response()
+                return call.decode(await self._exchange(asked, call))
+            except _SENT_ERRORS as error:
+                if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+                    await self.close()
+                    self.slots.forget()
+                elif type(error).__name__ == "ReadOnlyError":
+                    await self.close()
+                raise
+        raise ServerBusy("the cluster's slots move too fast; try again")
+
+    async def _exchange(self, connection: Any, call: Call[Any]) -> Any:
+        done = False
+        try:
+            await connection.send_packed_command(_pack(call))
+            try:
+                reply = await connection.read_response()
+            except NoScriptError:
+                await connection.send_packed_command(_pack(call, whole=True))
+                reply = await connection.read_response()
+            done = True
+            return reply
+        except redis.ResponseError:
+            done = True
+            raise
+        finally:
+            if not done:
+                # Also when cancelled: a reply that is still to come must never be read as another call's.
+                self._open = {address: other for address, other in self._open.items() if other is not connection}
+                await connection.disconnect(nowait=True)
+
+    async def _connection(self, key: bytes | str) -> Any:
+        mode = self.target.mode
+        if mode == "cluster":
+            if not self.slots.is_known:
+                await self._learn_slots()
+            return await self._connect(self.slots.node_for(key))
+        found = self._open.get(None)
+        if found is None:
+            found = await self._made(await self._primary() if mode != "unix" else None)
+            self._open[None] = found
+        return found
+
+    async def _connect(self, address: Address) -> Any:
+        found = self._open.get(address)
+        if found is None:
+            found = self._open[address] = await self._made(address)
+        return found
+
+    async def _made(self, address: Address | None) -> Any:
+        connection = async_connection(self.target, address, **self._overrides)
+        await connection.connect()
+        return connection
+
+    async def _primary(self) -> Address:
+        if self.target.mode != "sentinel":
+            return self.target.nodes[0]
+        ask = command("SENTINEL", "get-master-addr-by-name", self.target.master, decode=_master_address)
+        return cast(Address, await self._ask_any(ask))
+
+    async def _learn_slots(self) -> None:
+        def read(reply: list[Any], node: Address) -> None:
+            self.slots.fill(reply, node)
+
+        await self._ask_any(command("CLUSTER", "SLOTS", decode=list), read)
+
+    async def _ask_any(self, call: Call[Any], then: Callable[[Any, Address], Any] | None = None) -> Any:
+        problem: BaseException | None = None
+        for node in self.target.nodes:
+            connection = async_connection(self.target, node, **_for_topology(self.target))
+            try:
+                await connection.connect()
+                reply = call.decode(await self._exchange(connection, call))
+                return then(reply, node) if then else reply
+            except (*_SENT_ERRORS, HeadraceError) as error:
+                problem = error
+            finally:
+                await connection.disconnect(nowait=True)
+        raise problem or ServerUnreachable(f"no node in {masked_url(self.target.url)}")
+
+
+class AsyncClient(_Settings):
+    """The asyncio twin of `SyncClient`; belongs to the event loop that first uses it, and follows to another.
+
+    Concurrent `enqueue` calls to one queue go out together: one script call takes all that came while the last was
+    under way.
+    """
+
+    def __init__(self, config: ServerConfig, *, retry: bool = True) -> None:
+        super().__init__(config, retry=retry)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: _AsyncLink | None = None
+        self._producers: dict[str, _Coalescer] = {}
+
+    def _link(self) -> _AsyncLink:
+        loop = asyncio.get_running_loop()
+        if self._main is None or self._loop is not loop:
+            self._loop, self._main = loop, _AsyncLink(self.target, self._slots)
+            self._producers = {}
+        return self._main
+
+    async def run(self, op: Op[T]) -> T:
+        """Send a Call, or drive a generator of Calls to its result."""
+        if isinstance(op, Call):
+            return await self._send(op, self._link())
+        return await self._drive(op)
+
+    async def _drive(self, steps: Generator[Call[Any], Any, T]) -> T:
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    reply = await self._send(call, self._link())
+                except HeadraceError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(reply)
+        except StopIteration as stop:
+            return cast(T, stop.value)
+
+    async def _send(self, call: Call[T], link: _AsyncLink) -> T:
+        ends = time.monotonic() + self.config.retry_budget_s
+        attempt = 0
+        while True:
+            try:
+                return await link.send(call)
+            except (*_SENT_ERRORS, HeadraceError) as error:
+                problem = self._translated(error)
+                attempt += 1
+                pause = backoff_s(attempt, 1.0)
+                if not self._retry or not isinstance(problem, _TRANSIENT) or time.monotonic() + pause > ends:
+                    raise problem from (None if problem is error else error)
+            await asyncio.sleep(pause)
+
+    async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob]) -> None:
+        """Store up to 1,000 jobs of one queue; as `SyncClient.enqueue`."""
+        self._link()
+        coalescer = self._producers.get(queue)
+        if coalescer is None:
+            coalescer = self._producers[queue] = _Coalescer(self, queue)
+        await coalescer.add(jobs)
+
+    async def block(self, call: Call[T | None], timeout_s: float) -> T | None:
+        """Send a blocking command on a connection of its own."""
+        link = _AsyncLink(self.target, self._slots, socket_timeout=timeout_s + self.config.command_timeout_s)
+        try:
+            return await link.send(call)
+        except (*_SENT_ERRORS, HeadraceError) as error:
+            problem = self._translated(error)
+            raise problem from (None if problem is error else error)
+        finally:
+            await link.close()
+
+    async def check_server(self) -> ServerInfo:
+        """As `SyncClient.check_server`."""
+        info = read_info(await self.run(_INFO), self.config.url)
+        if info.is_cluster and not self.is_cluster:
+            raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.config.url)))
+        return info
+
+    async def aclose(self) -> None:
+        link, self._main = self._main, None
+        if link is not None and self._loop is asyncio.get_running_loop():
+            await link.close()
+
+
+class _Coalescer:
+    """Sends the jobs of concurrent callers together, on a link of its own: one numbered call in flight."""
+
+    def __init__(self, client: AsyncClient, queue: str) -> None:
+        self._client = client
+        self._keys = queue_keys(queue, client.prefix)
+        self._link = client._link()
+        self._number = 0
+        self._producer = secrets.token_hex(6)
+        self._waiting: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, jobs: Sequence[ops.NewJob]) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((jobs, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._flush())
+        await future
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    await self._store([job for jobs, _ in batch for job in jobs])
+                except JobExists:
+                    await self._one_by_one(batch)
+                except ServerError as error:
+                    _fail(batch, error)
+                else:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_result(None)
+        except BaseException as error:
+            _fail(self._waiting, error)
+            raise
+        finally:
+            self._task = None
+
+    def _take(self) -> list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]]:
+        """As many callers as fit into one call of 1,000 jobs and about 4 MiB."""
+        count = taken = size = 0
+        for jobs, _ in self._waiting:
+            count += len(jobs)
+            size += sum(len(job.record) for job in jobs)
+            if taken and (count > ops.MOST_JOBS_A_CALL or size > 4 << 20):
+                break
+            taken += 1
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return batch
+
+    async def _store(self, jobs: Sequence[ops.NewJob]) -> None:
+        self._number += 1
+        await self._client._send(ops.enqueue(self._keys, jobs, self._producer, self._number), self._link)
+
+    async def _one_by_one(self, batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]]) -> None:
+        """A chosen id is taken: nothing of the batch was written; only its own caller is refused."""
+        for jobs, future in batch:
+            try:
+                await self._store(jobs)
+            except ServerError as error:
+                _fail([(jobs, future)], error)
+            except JobExists as error:
+                _fail([(jobs, future)], error)
+            else:
+                if not future.done():
+                    future.set_result(None)
+
+
+def _fail(batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]], error: BaseException) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _wake_calls(keys: Sequence[bytes], is_cluster: bool) -> list[Call[bool]]:
+    groups = [[key] for key in keys] if is_cluster else [list(keys)]
+    return [Call(None, group, ["BZPOPMIN", *group, 0], bool) for group in groups]
+
+
+class Doorbell:
+    """One BZPOPMIN parked on the markers of some queues, on connections of its own (one a queue on Cluster).
+
+    The ring carries no job: who hears it claims. A ring may be lost; who waits must look by itself now and then.
+    """
+
+    def __init__(self, config: ServerConfig, wake_keys: Sequence[bytes]) -> None:
+        self._config = config
+        target = parse_target(config)
+        self._calls = _wake_calls(wake_keys, target.mode == "cluster")
+        self._slots = SlotMap()
+        self._target = target
+        self._parked: list[Any | None] = [None] * len(self._calls)
+        self._idle: list[Any | None] = [None] * len(self._calls)
+        self._links = [_Link(target, self._slots, socket_timeout=None) for _ in self._calls]
+
+    def arm(self) -> None:
+        """Park a BZPOPMIN wherever none is parked.
+
+        Raises:
+            ServerUnreachable, ServerBusy, …
+        """
+        for n, call in enumerate(self._calls):
+            if self._parked[n] is None:
+                try:
+                    connection = self._links[n]._connection(call.keys[0])
+                    connection.send_packed_command([_pack(call)])
+                except (*_SENT_ERRORS, HeadraceError) as error:
+                    self.disarm()
+                    raise translate(error, self._config.url) from error
+                self._parked[n] = connection
+
+    def fds(self) -> list[int]:
+        """File descriptors that become readable when it rings."""
+        return [connection._sock.fileno() for connection in self._parked if connection is not None]
+
+    def rang(self) -> bool:
+        """Read what has come, without waiting; True when it rang.
+
+        Raises:
+            ServerUnreachable, ServerBusy: the connection ended, or was unblocked by a failover; it is closed.
+        """
+        heard = False
+        for n, connection in enumerate(self._parked):
+            if connection is None or not select.select([connection._sock], [], [], 0)[0]:
+                continue
+            self._parked[n] = None
+            try:
+                connection.read_response()
+                heard = True
+            except _SENT_ERRORS as error:
+                self.disarm()
+                raise translate(error, self._config.url) from error
+        return heard
+
+    def disarm(self) -> None:
+        """Close the connections: nothing is parked any more."""
+        self._parked = [None] * len(self._calls)
+        for link in self._links:
+            link.close()
+        self._slots.forget()
+
+    close = disarm
+
+
+class AsyncDoorbell:
+    """The asyncio twin of `Doorbell`: the parked commands outlive a wait that timed out."""
+
+    def __init__(self, config: ServerConfig, wake_keys: Sequence[bytes]) -> None:
+        self._config = config
+        target = parse_target(config)
+        self._calls = _wake_calls(wake_keys, target.mode == "cluster")
+        self._links = [_AsyncLink(target, SlotMap(), socket_timeout=None) for _ in self._calls]
+        self._parked: dict[int, asyncio.Task[bool]] = {}
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for a ring, at most `timeout_s`; True when it rang.
+
+        Raises:
+            ServerUnreachable, ServerBusy: a connection ended; the next wait connects again.
+        """
+        for n, call in enumerate(self._calls):
+            if n not in self._parked:
+                self._parked[n] = asyncio.create_task(self._links[n].send(call))
+        done, _ = await asyncio.wait(self._parked.values(), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for n in [n for n, task in self._parked.items() if task in done]:
+            error = self._parked.pop(n).exception()
+            if error is not None:
+                raise translate(error, self._config.url) from error
+        return bool(done)
+
+    async def aclose(self) -> None:
+        parked, self._parked = list(self._parked.values()), {}
+        for task in parked:
+            task.cancel()
+        await asyncio.gather(*parked, return_exceptions=True)
+        for link in self._links:
+            await link.close()

@@ -1,0 +1,320 @@
+"""How a URL becomes connections, and redis-py's errors become ours. With `clients`, the only code that imports redis."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import redis
+import redis.asyncio as aredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
+
+from headrace import errors
+
+Address = tuple[str, int]
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where the server is and how patient to be.
+
+    Attributes:
+        url: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://h:p,h:p`, `redis+sentinel://h:p,h:p/MASTER/0`.
+        retry_budget_s: how long one producer call may take in all, retries included.
+    """
+
+    url: str
+    prefix: str = "hr"
+    max_payload_bytes: int = 1 << 20
+    connect_timeout_s: float = 2.0
+    command_timeout_s: float = 5.0
+    retry_budget_s: float = 15.0
+
+    def __repr__(self) -> str:
+        return f"ServerConfig(url={masked_url(self.url)!r}, prefix={self.prefix!r})"
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What the server says of itself. `kind`: "valkey" or "redis"."""
+
+    kind: str
+    version: str
+    is_cluster: bool
+    policy: str
+    has_persistence: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind.capitalize()} {self.version}"
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password as ***."""
+    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parsed URL. `nodes`: servers (or Sentinels) to ask; `kwargs`: for redis-py's connections."""
+
+    url: str
+    mode: str
+    nodes: tuple[Address, ...]
+    master: str
+    kwargs: dict[str, Any]
+    is_tls: bool
+    path: str
+
+
+def parse_target(config: ServerConfig) -> Target:
+    """Read a URL.
+
+    Raises:
+        UsageError: it cannot be one; the message tells the forms there are.
+    """
+    url = config.url
+    shown = masked_url(url)
+    forms = "use redis://HOST:PORT/DB, rediss:// (TLS), unix:///PATH, redis+cluster://H:P,H:P or redis+sentinel://H:P,H:P/MASTER"
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise errors.UsageError(f"{shown!r} is no server URL: {forms}")
+    tls = scheme.startswith("rediss")
+    mode = scheme.partition("+")[2] or ("unix" if scheme == "unix" else "single")
+    try:
+        split = urlsplit(f"redis://{rest}")
+        query = dict(parse_qsl(split.query))
+        user_part, _, hosts = split.netloc.rpartition("@")
+        # A one-host URL goes through redis-py's own parser, which knows every option of its query string.
+        base = f"{'rediss' if tls else 'redis'}://{user_part + '@' if user_part else ''}"
+        parts = [part for part in split.path.split("/") if part]
+        master = ""
+        if mode == "unix":
+            parsed = redis.connection.parse_url(url)
+        else:
+            if mode == "sentinel":
+                if not parts:
+                    raise ValueError("the master's name is missing")
+                master, parts = parts[0], parts[1:]
+            database = parts[0] if parts else ""
+            if mode == "cluster" and database not in ("", "0"):
+                raise ValueError("a cluster has database 0 only")
+            if database and not database.isdigit():
+                raise ValueError(f"{database!r} is no database number")
+            suffix = f"/{database}" + (f"?{split.query}" if query else "")
+            parsed = redis.connection.parse_url(f"{base}{hosts.split(',')[0] or 'localhost'}{suffix}")
+        nodes = tuple(_address(host, 26379 if mode == "sentinel" else 6379) for host in hosts.split(",")) if mode != "unix" else ()
+    except ValueError as error:
+        raise errors.UsageError(f"{shown!r} is no server URL ({error}): {forms}") from None
+    kwargs = {k: v for k, v in parsed.items() if k not in ("connection_class", "host", "port", "path")}
+    kwargs.update(
+        protocol=2,
+        socket_connect_timeout=config.connect_timeout_s,
+        socket_timeout=config.command_timeout_s,
+        health_check_interval=0,
+    )
+    if mode != "unix":
+        kwargs.update(socket_keepalive=True, socket_keepalive_options=_keepalive())
+    return Target(url, mode, nodes, master, kwargs, tls, str(parsed.get("path", "")))
+
+
+def _keepalive() -> dict[int, int]:
+    """Notice a dead peer after 15 + 3 × 5 s, where the platform can be told."""
+    wanted = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+
+
+def _address(text: str, default_port: int) -> Address:
+    host, _, port = text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "")
+    if port and not port.isdigit():
+        raise ValueError(f"{port!r} is no port")
+    return host.strip("[]") or "localhost", int(port or default_port)
+
+
+def sync_connection(target: Target, address: Address | None, **overrides: Any) -> Any:
+    """A redis-py connection, not yet connected; its own retries are off, since it would repeat writes."""
+    kwargs = {**target.kwargs, **overrides, "retry": Retry(NoBackoff(), 0)}
+    if target.mode == "unix":
+        return redis.UnixDomainSocketConnection(path=target.path, **kwargs)
+    assert address is not None
+    kind: Any = redis.SSLConnection if target.is_tls else redis.Connection
+    return kind(host=address[0], port=address[1], **kwargs)
+
+
+def async_connection(target: Target, address: Address | None, **overrides: Any) -> Any:
+    """The asyncio twin of `sync_connection`."""
+    kwargs = {**target.kwargs, **overrides, "retry": AsyncRetry(NoBackoff(), 0)}
+    if target.mode == "unix":
+        return aredis.UnixDomainSocketConnection(path=target.path, **kwargs)
+    assert address is not None
+    kind: Any = aredis.SSLConnection if target.is_tls else aredis.Connection
+    return kind(host=address[0], port=address[1], **kwargs)
+
+
+class SlotMap:
+    """Which node of a cluster serves which slot, from CLUSTER SLOTS; filled by the clients."""
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int, Address]] = []
+        self._moved: dict[int, Address] = {}
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._ranges)
+
+    @property
+    def nodes(self) -> list[Address]:
+        return sorted({address for _, _, address in self._ranges})
+
+    def fill(self, reply: list[Any], asked: Address) -> None:
+        """Take a CLUSTER SLOTS reply; an empty host means the node that was asked."""
+        self._moved.clear()
+        self._ranges = [
+            (int(first), int(last), (master[0].decode() if master[0] else asked[0], int(master[1])))
+            for first, last, master, *_ in reply
+        ]
+
+    def moved(self, slot: int, address: Address) -> None:
+        self._moved[slot] = address
+
+    def forget(self) -> None:
+        self._ranges = []
+        self._moved.clear()
+
+    def node_for(self, key: bytes | str) -> Address:
+        """Raises ServerBusy when no node serves the slot."""
+        if not key:
+            return self._ranges[0][2]
+        slot = key_slot(key if isinstance(key, bytes) else key.encode())
+        if slot in self._moved:
+            return self._moved[slot]
+        for first, last, address in self._ranges:
+            if first <= slot <= last:
+                return address
+        raise errors.ServerBusy(f"no node of the cluster serves slot {slot} now; it is being set up or failing over")
+
+
+# -- errors
+
+_BUSY = (
+    "READONLY", "MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED", "TRYAGAIN", "LOADING", "CLUSTERDOWN", "MASTERDOWN",
+    "MOVED", "ASK", "max number of clients",
+)  # fmt: skip
+_BUSY_WORDS = {
+    "READONLY": "it is a read-only replica, or a failover is under way",
+    "MISCONF": "it cannot write to its disk",
+    "NOREPLICAS": "it has fewer replicas than it was told to need",
+    "BUSY": "it runs somebody's long script",
+    "LOADING": "it is loading its data",
+    "CLUSTERDOWN": "the cluster is down or being set up",
+    "MASTERDOWN": "the replica has lost its master",
+    "max number of clients": "it has its maximum number of clients",
+}
+_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR invalid username")
+
+
+def translate(error: BaseException, url: str) -> errors.ServerError | errors.HeadraceError:
+    """The headrace error for what redis-py (or the socket) raised."""
+    where = masked_url(url)
+    text = str(error)
+    if isinstance(error, errors.HeadraceError):
+        return error
+    if isinstance(error, MasterNotFoundError):
+        return errors.ServerUnreachable(f"no Sentinel at {where} knows the master ({text})")
+    if isinstance(error, redis.ResponseError | redis.BusyLoadingError | redis.AuthenticationError):
+        return _translate_reply(_prefixed(error), text, where)
+    if "max number of clients" in text:
+        return errors.ServerBusy(f"{where} cannot work now: {_BUSY_WORDS['max number of clients']}")
+    if isinstance(error, redis.TimeoutError | TimeoutError):
+        return errors.ServerUnreachable(f"no reply in time from {where}")
+    if isinstance(error, ssl.SSLError) or "SSL" in text or "certificate" in text:
+        return errors.ServerUnreachable(f"no TLS with {where}: {text}; check rediss:// against redis:// and the CA")
+    if isinstance(error, redis.ConnectionError | OSError):
+        return errors.ServerUnreachable(
+            f"no server answers at {where} ({text.rstrip('.')}): start one with `headrace server`, or set HEADRACE_URL"
+        )
+    if isinstance(error, redis.RedisError):
+        return errors.ServerCorrupt(f"{where} sent what is no reply to a command of ours ({text}): is it a Redis server?")
+    raise error
+
+
+def _prefixed(error: BaseException) -> str:
+    """redis-py takes the prefix off the errors it has classes for: put it back."""
+    names = {
+        "ReadOnlyError": "READONLY", "BusyLoadingError": "LOADING", "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM",
+        "AuthenticationError": "NOAUTH", "AuthenticationWrongNumberOfArgsError": "NOAUTH", "NoScriptError": "NOSCRIPT",
+        "TryAgainError": "TRYAGAIN", "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN",
+    }  # fmt: skip
+    prefix = names.get(type(error).__name__, "")
+    text = str(error)
+    return text if text.startswith(prefix) else f"{prefix} {text}"
+
+
+def _translate_reply(text: str, shown: str, where: str) -> errors.HeadraceError:
+    if text.startswith("GONE"):
+        return errors.SessionGone(f"session {text[5:]} has ended")
+    if text.startswith("NOJOB"):
+        return errors.JobNotFound(f"no job {text[6:]}: it never was, was deleted, or is no longer kept")
+    if text.startswith("LAYOUT"):
+        return errors.LayoutTooNew(
+            f"the queue at {where} was written by a newer headrace (layout {text[7:]}): upgrade this program"
+        )
+    if text.startswith("OOM"):
+        return errors.ServerFull(
+            f"{where} has reached its maxmemory: nothing was enqueued; let workers drain it, or raise maxmemory"
+        )
+    if text.startswith(_DENIED):
+        return errors.ServerDenied(f"{where} refuses this user: {shown}")
+    if "WRONGTYPE" in text:
+        return errors.ServerCorrupt(
+            f"a key under our prefix at {where} holds something else ({shown}): use another prefix, or remove that key"
+        )
+    for prefix in _BUSY:
+        if text.startswith(prefix) or (prefix == "max number of clients" and prefix in text):
+            why = _BUSY_WORDS.get(prefix, shown)
+            return errors.ServerBusy(f"{where} cannot work now: {why}")
+    return errors.ServerCorrupt(f"{where} answered with an error: {shown}")
+
+
+def read_info(fields: dict[str, str], url: str) -> ServerInfo:
+    """Judge INFO.
+
+    Raises:
+        ServerUnsupported: too old, a Sentinel, a replica, or a policy that deletes queues.
+    """
+    where = masked_url(url)
+    kind = fields.get("server_name", "redis")
+    version = fields.get("valkey_version") or fields.get("redis_version", "0")
+    least = (7, 2) if kind == "valkey" else (7, 0)
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < least:
+        raise errors.ServerUnsupported(
+            f"{where} is {kind.capitalize()} {version}; headrace needs Redis 7.0 or Valkey 7.2, or newer"
+        )
+    mode = fields.get("redis_mode") or fields.get("server_mode", "standalone")
+    if mode == "sentinel":
+        raise errors.ServerUnsupported(f"{where} is a Sentinel: use redis+sentinel://HOST:PORT/MASTER")
+    if fields.get("role") == "slave":
+        raise errors.ServerUnsupported(f"{where} is a read-only replica: connect to its primary")
+    policy = fields.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise errors.ServerUnsupported(
+            f"{where} has maxmemory-policy {policy}, which deletes queues when memory is short: "
+            "run CONFIG SET maxmemory-policy noeviction, and set it in the server's configuration"
+        )
+    persistent = fields.get("aof_enabled") == "1"
+    return ServerInfo(kind, version, mode == "cluster", policy, persistent)
+
+
+def parse_info(reply: bytes | dict[str, Any]) -> dict[str, str]:
+    text = reply.decode("utf8", "replace") if isinstance(reply, bytes) else ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
