@@ -262,9 +262,10 @@ def settle(
         args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), *groups]
         lost, claims = yield Call(found, _keys(found, part, session), args, list)
         total.lost += _texts(lost)
+        before = len(total.claimed.claims)
         _add_claims(total.claimed, part, claims)
-        want -= len(total.claimed.claims)
-        if split and total.claimed.claims:
+        want -= len(total.claimed.claims) - before
+        if total.claimed.claims:
             take_suspects = False
             if total.claimed.claims[-1].is_suspect:
                 want = 0
