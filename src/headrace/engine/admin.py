@@ -1,0 +1,408 @@
+"""What an operator looks at and does, as pure functions like those of `ops`: counts, lists, pause, purge, workers.
+
+`check` (the invariants) is in `audit`. Every read is bounded; what may be long is read in slices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
+from headrace.engine.call import Call, Steps, command, script
+from headrace.engine.keys import QueueKeys, queues_key, workers_key
+from headrace.engine.ops import LAYOUT_ARG
+
+JOBS_A_CALL = 256
+MOST_SCANNED = 5_000
+WORKER_IS_GONE_AFTER_MS = 30_000
+PLACES = {
+    State.RUNNING: ("held",),
+    State.QUEUED: ("suspects", "priority", "ready"),
+    State.SCHEDULED: ("delayed",),
+    State.RETRYING: ("delayed",),
+    State.FAILED: ("dead",),
+    State.SUCCEEDED: ("done",),
+    State.CANCELLED: ("done",),
+    State.EXPIRED: ("done",),
+    State.WAITING: (),
+}
+_LISTS = frozenset({"ready", "suspects"})
+
+
+class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue at one instant (`running` a moment later). `totals`: jobs enqueued, succeeded, failed … since it began.
+
+    `ready` may count a cancelled job that no claim has met yet. `paused`: the reason; None when it is not paused.
+    """
+
+    name: str
+    ready: int
+    priority: int
+    delayed: int
+    suspects: int
+    running: int
+    done: int
+    dead: int
+    records: int
+    sessions: int
+    overdue_sessions: int
+    paused: str | None
+    paused_at_ms: int | None
+    totals: dict[str, int]
+    server_ms: int
+
+    @property
+    def queued(self) -> int:
+        return self.ready + self.priority + self.suspects
+
+    @property
+    def live(self) -> int:
+        """Jobs that have not ended."""
+        return self.records - self.done - self.dead
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One job of a list. `due_at_ms`: of a delayed one; `session`: of a running one."""
+
+    queue: str
+    id: str
+    state: State
+    record: Record
+    due_at_ms: int | None = None
+    session: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """`cursor`: pass it on for what follows; "" at the end."""
+
+    rows: list[Row]
+    cursor: str
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """`info` is what the worker tells of itself with each beat."""
+
+    id: str
+    beat_at_ms: int
+    info: dict[str, Any]
+
+
+class ErrorGroup(msgspec.Struct, kw_only=True):
+    """Failed jobs with the same task, error type and message, numbers and quoted parts aside."""
+
+    fingerprint: str
+    queue: str
+    task: str
+    type: str
+    message: str
+    count: int
+    last_at_ms: int
+    example: str
+
+
+def text_pairs(reply: Any) -> Iterator[tuple[bytes, Any]]:
+    """Field and value of a hash or scored set: flat from a script and RESP2, a map from RESP3."""
+    if isinstance(reply, dict):
+        yield from reply.items()
+    elif reply and isinstance(reply[0], (list, tuple)):
+        yield from reply
+    else:
+        yield from zip(reply[::2], reply[1::2], strict=True)
+
+
+def _texts(reply: Any) -> list[str]:
+    return [item.decode() for item in reply]
+
+
+# -- queues
+
+
+def queue_names(prefix: str) -> Call[list[str]]:
+    """The names of all queues that jobs or workers have named, sorted."""
+    key = queues_key(prefix)
+    return command("SMEMBERS", key, key=key, decode=lambda reply: sorted(_texts(reply)))
+
+
+def forget_queue_name(prefix: str, name: str) -> Call[None]:
+    """Take a queue off the list of all queues; its keys are not touched."""
+    key = queues_key(prefix)
+    return command("SREM", key, name, key=key, decode=lambda _: None)
+
+
+def drop_queue(queue: QueueKeys) -> Call[None]:
+    """Delete a queue with all its jobs, records and totals. No worker may be on it."""
+    keys = [getattr(queue, name) for name in script("tend").keys]
+    keys += [queue.unique, queue.outbox]
+    return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
+
+
+def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
+    """How many jobs stand where; the cost does not depend on how many there are."""
+    found = script("admin_counts")
+    reply: list[Any] = yield Call(found, queue.block(found.keys), [LAYOUT_ARG], list)
+    leases = {session.decode(): float(end) for session, end in text_pairs(reply[10])}
+    sizes: list[int] = []
+    if leases:
+        held = [queue.held(session) for session in leases]
+        sizes = yield Call(script("admin_sizes"), held, [LAYOUT_ARG], list)
+    server_ms = int(reply[0])
+    return QueueCounts(
+        name=queue.name,
+        server_ms=server_ms,
+        records=reply[1],
+        ready=reply[2],
+        priority=reply[3],
+        delayed=reply[4],
+        suspects=reply[5],
+        done=reply[6],
+        dead=reply[7],
+        paused=None if reply[8] is None else reply[8].decode(),
+        paused_at_ms=None if reply[9] is None else int(reply[9]),
+        sessions=len(leases),
+        overdue_sessions=sum(end < server_ms for end in leases.values()),
+        running=sum(sizes),
+        totals={name.decode(): int(count) for name, count in text_pairs(reply[11])},
+    )
+
+
+def pause(queue: QueueKeys, reason: str) -> Call[bool]:
+    """Stop claims from this queue; running jobs go on. True: it was not paused before."""
+    found = script("admin_pause")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, reason or "paused"], bool)
+
+
+def resume(queue: QueueKeys) -> Call[bool]:
+    """Let claims go on, and wake a consumer. True: it was paused."""
+    found = script("admin_pause")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, ""], bool)
+
+
+# -- jobs
+
+
+def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", limit: int = 100) -> Steps[Page]:
+    """Up to `limit` jobs in these states: running ones first, then in the order in which they would run; ended ones
+    those kept longest first. A list that moves meanwhile may show a job twice or pass one over.
+    """
+    order = list(dict.fromkeys(place for state in State if state in states for place in PLACES[state]))
+    order.sort(key=("held", "suspects", "priority", "ready", "delayed", "dead", "done").index)
+    place, _, offset = cursor.partition(":")
+    if place in order:
+        order = order[order.index(place) :]
+    first = int(offset or 0)
+    rows: list[Row] = []
+    scanned = 0
+    for place in order:
+        while len(rows) < limit and scanned < MOST_SCANNED:
+            if place == "held":
+                got, length, is_last = yield from _held_slice(queue, first)
+            else:
+                got, length, is_last = yield from _place_slice(queue, place, first, limit - len(rows), states)
+            rows += (row for row in got if row.state in states)
+            first += length
+            scanned += max(len(got), 1)
+            if is_last:
+                break
+        else:
+            return Page(rows, f"{place}:{first}")
+        first = 0
+    return Page(rows, "")
+
+
+def _place_slice(
+    queue: QueueKeys, place: str, first: int, want: int, states: Collection[State]
+) -> Steps[tuple[list[Row], int, bool]]:
+    # A place that holds one state only gives exactly what is wanted; else read more, and keep what fits.
+    size = min(want, JOBS_A_CALL) if place not in ("delayed", "done") else JOBS_A_CALL
+    found = script("admin_page")
+    args = [LAYOUT_ARG, place, first, size]
+    ids, scores, records = yield Call(found, queue.block(found.keys), args, list)
+    rows: list[Row] = []
+    taken = 0
+    for job_id, score, record in zip(ids, scores, records, strict=True):
+        taken += 1
+        row = None if record is None else _row(queue, place, job_id.decode(), decode(record), score)
+        if row is not None:
+            rows.append(row)
+            want -= row.state in states
+            if want == 0:
+                break
+    return rows, taken, taken == len(ids) < size
+
+
+def _row(queue: QueueKeys, place: str, job_id: str, record: Record, score: bytes) -> Row | None:
+    if record.state != Stored.LIVE:
+        # A cancelled job's entry may linger among the ready ones; it is listed where it ended.
+        return (
+            Row(queue.name, job_id, ENDED_STATES[Stored(record.state)], record) if place in ("done", "dead") else None
+        )
+    if place != "delayed":
+        return Row(queue.name, job_id, State.QUEUED, record)
+    state = State.RETRYING if record.attempt else State.SCHEDULED
+    return Row(queue.name, job_id, state, record, due_at_ms=int(float(score)))
+
+
+def _held_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, bool]]:
+    """What the session with this number holds: at most 256 jobs."""
+    key = queue.sessions
+    sessions: list[str] = yield command("ZRANGE", key, first, first, key=key, decode=_texts)
+    if not sessions:
+        return [], 0, True
+    found = script("admin_held")
+    keys = [queue.jobs, queue.held(sessions[0])]
+    ids, records = yield Call(found, keys, [LAYOUT_ARG], list)
+    rows = [
+        Row(queue.name, job_id.decode(), State.RUNNING, decode(record), session=sessions[0])
+        for job_id, record in zip(ids, records, strict=True)
+        if record is not None
+    ]
+    return rows, 1, False
+
+
+def read_records(queue: QueueKeys, ids: Sequence[str]) -> Call[list[bytes | None]]:
+    """The records of up to 1,000 jobs as they are stored; None where there is none."""
+    return command("HMGET", queue.jobs, *ids, key=queue.jobs, decode=list)
+
+
+def find_jobs(queue: QueueKeys, state: State, matches: Callable[[Row], bool] | None = None) -> Steps[list[str]]:
+    """The ids of all jobs in a state that match."""
+    ids: list[str] = []
+    cursor = ""
+    while True:
+        page = yield from list_jobs(queue, (state,), cursor=cursor, limit=JOBS_A_CALL)
+        ids += (row.id for row in page.rows if matches is None or matches(row))
+        cursor = page.cursor
+        if not cursor:
+            return ids
+
+
+def purge_queued(queue: QueueKeys) -> Steps[int]:
+    """Delete the jobs that wait to be run now; those that arrive meanwhile may stay. Returns how many."""
+    deleted = 0
+    counts = yield from count_jobs(queue)
+    for place, waiting in (("suspects", counts.suspects), ("ready", counts.ready)):
+        while waiting > 0:
+            taken, gone = yield _purge(queue, place, min(waiting, JOBS_A_CALL), ())
+            deleted += gone
+            waiting -= taken
+            if not taken:
+                break
+    ids: list[str] = yield command("ZRANGE", queue.priority, 0, -1, key=queue.priority, decode=_texts)
+    return deleted + (yield from purge_jobs(queue, "priority", ids))
+
+
+def purge_jobs(queue: QueueKeys, place: str, ids: Sequence[str]) -> Steps[int]:
+    """Delete these jobs, if they are still in this place (priority, delayed, done or dead). Returns how many."""
+    deleted = 0
+    for first in range(0, len(ids), JOBS_A_CALL):
+        _, gone = yield _purge(queue, place, 0, ids[first : first + JOBS_A_CALL])
+        deleted += gone
+    return deleted
+
+
+def purge(queue: QueueKeys, state: State) -> Steps[int]:
+    """Delete all jobs in a state; returns how many. Running ones cannot be purged."""
+    if state is State.QUEUED:
+        return (yield from purge_queued(queue))
+    deleted = 0
+    for place in PLACES[state]:
+        if place != "held":
+            ids = yield from find_jobs(queue, state)
+            deleted += yield from purge_jobs(queue, place, ids)
+    return deleted
+
+
+def _purge(queue: QueueKeys, place: str, most: int, ids: Sequence[str]) -> Call[list[int]]:
+    found = script("admin_purge")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, place, most, *ids], list)
+
+
+# -- failed jobs, by what went wrong
+
+_VARIES = re.compile(r"0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"")
+
+
+def fingerprint(record: Record) -> str:
+    """Eight hex digits that failures of one cause share: task, error type, message without numbers and quotes."""
+    kind, message = error_of(record)
+    text = f"{record.task}\0{kind}\0{_VARIES.sub('#', message)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def error_of(record: Record) -> tuple[str, str]:
+    """Type and message of what a failed job died of."""
+    if record.reason is not None:
+        return "WorkerLost", record.reason
+    if record.errors:
+        return record.errors[-1].type, record.errors[-1].message
+    return "", record.note or ""
+
+
+def group_failures(queue: QueueKeys) -> Steps[list[ErrorGroup]]:
+    """The failed jobs of a queue by fingerprint, the largest group first."""
+    groups: dict[str, ErrorGroup] = {}
+    cursor = ""
+    while True:
+        page = yield from list_jobs(queue, (State.FAILED,), cursor=cursor, limit=JOBS_A_CALL)
+        for row in page.rows:
+            kind, message = error_of(row.record)
+            found = groups.setdefault(
+                fingerprint(row.record),
+                ErrorGroup(
+                    fingerprint=fingerprint(row.record),
+                    queue=queue.name,
+                    task=row.record.task,
+                    type=kind,
+                    message=message,
+                    count=0,
+                    last_at_ms=0,
+                    example=row.id,
+                ),
+            )
+            found.count += 1
+            if row.record.ended_at_ms > found.last_at_ms:
+                found.last_at_ms, found.example, found.message = row.record.ended_at_ms, row.id, message
+        cursor = page.cursor
+        if not cursor:
+            return sorted(groups.values(), key=lambda group: -group.count)
+
+
+# -- workers
+
+
+def list_workers(prefix: str) -> Steps[list[Worker]]:
+    """The workers that have shown themselves in the last 30 s; older entries are dropped."""
+    key = workers_key(prefix)
+    server_ms: int = yield server_time_ms(key)
+    fields: dict[bytes, bytes] = yield command("HGETALL", key, key=key, decode=lambda reply: dict(text_pairs(reply)))
+    workers: list[Worker] = []
+    gone: list[str] = []
+    for field, value in fields.items():
+        name = field.decode()
+        if name.startswith("!"):
+            if field[1:] not in fields:
+                gone.append(name)
+            continue
+        beat_at, _, info = value.partition(b" ")
+        if server_ms - int(beat_at) > WORKER_IS_GONE_AFTER_MS:
+            gone += (name, f"!{name}")
+        else:
+            workers.append(Worker(name, int(beat_at), msgspec.msgpack.decode(info, type=dict[str, Any])))
+    if gone:
+        yield command("HDEL", key, *gone, key=key, decode=lambda _: None)
+    return sorted(workers, key=lambda worker: worker.id)
+
+
+def send_command(prefix: str, worker_id: str, name: str) -> Call[bool]:
+    """Leave "stop", "quiet", "resume" or "stacks" for a worker; False: there is no such worker."""
+    return Call(script("admin_command"), [workers_key(prefix)], [LAYOUT_ARG, worker_id, name], bool)
+
+
+def server_time_ms(key: bytes | str) -> Call[int]:
+    """The clock of the server that holds this key."""
+    return command("TIME", key=key, decode=lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- admin_page: a slice of one place of a queue, with the records. Changes nothing.
+-- keys: jobs ready priority delayed suspects done dead
+-- ARGV[1] layout  [2] place  [3] first index  [4] most jobs
+-- returns {ids, scores (those of a list are ''), records (false: there is none)}
+-- include: record
+local q = queue_at(1)
+local place, first, last = ARGV[2], tonumber(ARGV[3]), ARGV[3] + ARGV[4] - 1
+local ids, scores = {}, {}
+if place == 'ready' or place == 'suspects' then
+  ids = redis.call('LRANGE', q[place], first, last)
+  for i = 1, #ids do scores[i] = '' end
+else
+  local newest_first = place == 'done' or place == 'dead'
+  local found = redis.call(newest_first and 'ZREVRANGE' or 'ZRANGE', q[place], first, last, 'WITHSCORES')
+  for i = 1, #found, 2 do ids[#ids + 1], scores[#scores + 1] = found[i], found[i + 1] end
+end
+if #ids == 0 then return {ids, scores, {}} end
+return {ids, scores, redis.call('HMGET', q.jobs, unpack(ids))}

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- admin_pause: stop a queue's claims, with a reason; or let them go on, and wake a consumer.
+-- keys: meta wake
+-- ARGV[1] layout  [2] reason; '' resumes
+-- returns 1, or 0 when it was so already (a new reason is still noted)
+-- include: record
+-- include: place
+local q = queue_at(1)
+local found = redis.call('HMGET', q.meta, 'layout', 'paused')
+local wrong = layout_error(found[1])
+if wrong then return wrong end
+if ARGV[2] == '' then
+  redis.call('HDEL', q.meta, 'paused', 'paused_at')
+  ring(q)
+  return found[2] and 1 or 0
+end
+redis.call('HSET', q.meta, 'layout', ARGV[1], 'paused', ARGV[2])
+if not found[2] then redis.call('HSET', q.meta, 'paused_at', string.format('%.0f', now())) end
+return found[2] and 0 or 1

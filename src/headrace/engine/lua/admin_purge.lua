@@ -1,0 +1,36 @@
+#!lua flags=allow-oom
+-- admin_purge: delete jobs of one place: the first ones of a list, or those named of a sorted set.
+-- keys: jobs ready priority delayed suspects crashes done dead meta stats watched cancels progress
+-- ARGV[1] layout  [2] place  [3] most jobs (a list), or 0 and then ids [4..] (a sorted set)
+-- returns {entries taken out, jobs deleted}
+-- include: record
+-- include: place
+-- include: ending
+local q = queue_at(1)
+local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+if wrong then return wrong end
+local place, most = ARGV[2], tonumber(ARGV[3])
+local ids = {}
+if most > 0 then
+  ids = redis.call('LPOP', q[place], most) or {}
+else
+  for i = 4, #ARGV do
+    if redis.call('ZREM', q[place], ARGV[i]) == 1 then ids[#ids + 1] = ARGV[i] end
+  end
+end
+if #ids == 0 then return {0, 0} end
+-- An entry of a cancelled job may linger where live ones wait: its record belongs to `done`.
+local ends_here = place == 'done' or place == 'dead'
+local records, gone = redis.call('HMGET', q.jobs, unpack(ids)), {}
+for i = 1, #ids do
+  if records[i] and (state_of(records[i]) ~= LIVE) == ends_here then gone[#gone + 1] = ids[i] end
+end
+if #gone == 0 then return {#ids, 0} end
+redis.call('HDEL', q.jobs, unpack(gone))
+redis.call('HDEL', q.crashes, unpack(gone))
+redis.call('HINCRBY', q.stats, 'deleted', #gone)
+local tokens = redis.call('HMGET', q.watched, unpack(gone))
+for i = 1, #gone do
+  if tokens[i] then tell(q, gone[i], tokens[i], '') end
+end
+return {#ids, #gone}
