@@ -47,18 +47,20 @@ end
 local function claim_from(q, meta, want, take_suspects, now_ms, now_us)
   local ids, records, more, is_suspect, suspects_waiting = {}, {}, 0, 0, 0
   if meta[2] then return {'0', -1, 0, 0, 0, ids, records} end
-  local next_due = promote(q, now_ms)
-  if take_suspects then
-    local id = redis.call('LPOP', q.suspects)
+  -- One look tells whether anything but plain ready jobs is there; mostly nothing is.
+  local next_due, has_priority = -1, false
+  if redis.call('EXISTS', q.delayed, q.suspects, q.priority) > 0 then
+    next_due = promote(q, now_ms)
+    has_priority = redis.call('EXISTS', q.priority) == 1
+    local id = take_suspects and redis.call('LPOP', q.suspects)
     if id then
       keep_live(q, {id}, {redis.call('HGET', q.jobs, id)}, ids, records, now_ms)
       is_suspect, more = #ids, 1
+    elseif not take_suspects then
+      suspects_waiting = redis.call('EXISTS', q.suspects)
     end
-  else
-    suspects_waiting = redis.call('EXISTS', q.suspects)
   end
   if is_suspect == 0 then
-    local has_priority = redis.call('EXISTS', q.priority) == 1
     for round = 1, ROUNDS do
       local missing = want - #ids
       local popped = pop(q, missing, has_priority)
@@ -74,6 +76,6 @@ local function claim_from(q, meta, want, take_suspects, now_ms, now_us)
   local fence = math.max((tonumber(meta[3]) or 0) + 1, now_us)
   fence = string.format('%.0f', fence) -- tostring keeps 14 digits only
   redis.call('HSET', q.meta, 'fence', fence)
-  if more == 1 and (redis.call('EXISTS', q.ready, q.suspects) > 0 or redis.call('EXISTS', q.priority) == 1) then ring(q) end
+  if more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then ring(q) end
   return {fence, next_due, more, suspects_waiting, is_suspect, ids, records}
 end
