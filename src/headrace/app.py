@@ -1,0 +1,563 @@
+"""The app: where tasks are registered, and through which everything is enqueued and found."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from headrace import wire
+from headrace.core.names import main_module_name
+from headrace.core.options import EnqueueOptions, Plan, TaskOptions, apply_options, check_task_options
+from headrace.core.record import LAYOUT, Record, State, Stored, encode, new_job_id
+from headrace.core.retry import duration_ms
+from headrace.engine import ops
+from headrace.engine.call import Steps, command
+from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, masked_url
+from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
+from headrace.errors import HeadraceError, JobExists, JobNotFound, TaskNotRegistered, UsageError
+from headrace.events import Event, EventName, Events, Handler
+from headrace.job import Job, JobCall, job_of
+from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
+from headrace.queue import Queue, checked_options
+from headrace.task import AsyncTask, Task, check_function, task_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+HookT = TypeVar("HookT", bound="Callable[[], Any]")
+HandlerT = TypeVar("HandlerT", bound=Handler)
+MiddlewareT = TypeVar("MiddlewareT", bound="MiddlewareFunction")
+
+logger = logging.getLogger("headrace")
+
+URL_DEFAULT = "redis://localhost:6379/0"
+CHUNK_BYTES = 4 << 20
+
+
+class TaskDecorator(Protocol):
+    """What `@app.task(...)` with options gives."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class Headrace:
+    """A job queue on one server: registers tasks, enqueues jobs, finds them again. Nothing is sent before it must be.
+
+    Duties: 1. the registry of tasks, and which plain functions may be enqueued; 2. to turn a target and options into a
+    stored job; 3. to own the two clients; 4. to hold what workers call: hooks, middleware, event handlers. (It has more
+    methods than other classes here, since it is what users hold, and each way to enqueue has its async twin.)
+
+    Args:
+        url: of the server. Default: $HEADRACE_URL, else the running `headrace dev`, else redis://localhost:6379/0.
+        prefix: of every key. Producers and workers must agree on it.
+        default_queue: of tasks that name none.
+        queues: what a worker serves that is told nothing else, in order; default: those that tasks name.
+        allow: modules whose plain functions may be enqueued, with what is below them: ["myapp.jobs"].
+        max_payload_bytes: the largest arguments of a job.
+        result_ttl: how long results are kept where the task says nothing; seconds or a timedelta; 0: not at all.
+        name: for people, in what workers print.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        prefix: str = "hr",
+        default_queue: str = "default",
+        queues: Sequence[str] | None = None,
+        allow: Sequence[str] = (),
+        max_payload_bytes: int = 1 << 20,
+        result_ttl: float | timedelta = 3600,
+        name: str = "",
+    ) -> None:
+        if isinstance(allow, str) or isinstance(queues, str):
+            raise UsageError("allow and queues: expected a list of names, got one text")
+        self._url = url
+        self._prefix = check_queue_name(prefix)
+        self._queues = None if queues is None else [check_queue_name(queue) for queue in queues]
+        self.name = name
+        self.allow = tuple(allow)
+        self.default_queue = check_queue_name(default_queue)
+        self.max_payload_bytes = _positive("max_payload_bytes", max_payload_bytes)
+        self.result_ttl_ms = duration_ms("result_ttl", result_ttl)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.start_hooks: list[Callable[[], Any]] = []
+        self.stop_hooks: list[Callable[[], Any]] = []
+        self.middlewares: list[Middleware] = []
+        self.events = Events()
+        self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
+        self._announced: set[str] = set()
+        self._lock = threading.Lock()
+        self._config: ServerConfig | None = None
+        self._client: SyncClient | None = None
+        self._aclient: AsyncClient | None = None
+        self._is_closed = False
+        if url is not None:
+            self._client = SyncClient(self.server_config)  # a wrong URL fails here, not at the first job
+
+    def __repr__(self) -> str:
+        return f"<Headrace {self.name or self._prefix} {masked_url(self.server_config.url)} {len(self.tasks)} tasks>"
+
+    # The server
+
+    @property
+    def prefix(self) -> str:
+        return self._prefix
+
+    @property
+    def server_config(self) -> ServerConfig:
+        """Where the server is; worked out at first use."""
+        if self._config is None:
+            self._config = ServerConfig(
+                self._url or find_url(), prefix=self._prefix, max_payload_bytes=self.max_payload_bytes
+            )
+        return self._config
+
+    @property
+    def client(self) -> SyncClient:
+        if self._client is None:
+            self._see_open()
+            with self._lock:
+                self._client = self._client or SyncClient(self.server_config)
+        return self._client
+
+    @property
+    def aclient(self) -> AsyncClient:
+        if self._aclient is None:
+            self._see_open()
+            with self._lock:
+                self._aclient = self._aclient or AsyncClient(self.server_config)
+        return self._aclient
+
+    def _see_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this Headrace is closed: make a new one")
+
+    def close(self) -> None:
+        """Close the connections of sync calls; the app can then no longer be used."""
+        self._is_closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self.close()
+        aclient, self._aclient = self._aclient, None
+        if aclient is not None:
+            await aclient.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Tasks
+
+    @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    def task(self, fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
+        """Register a function: `@app.task`, or `@app.task(queue="high", retry=Retry(5), timeout=30)`.
+
+        Raises:
+            UsageError: a wrong option; no plain function of a module's top level; another one has the name.
+        """
+        given: dict[str, Any] = dict(options)
+        name = given.pop("name", None)
+        if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()):
+            raise UsageError(f"name: expected a text of 1 to 200 characters, got {name!r:.60}")
+        checked = check_task_options(given)
+        if "queue" in checked:
+            check_queue_name(checked["queue"])
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            return self._register(function, name, checked)
+
+        return register if fn is None else register(fn)
+
+    def _register(self, fn: Callable[..., Any], name: str | None, checked: Mapping[str, Any]) -> Task[..., Any]:
+        if isinstance(fn, Task):
+            raise UsageError(f"{fn.name} is a task already")
+        check_function(fn)
+        task = self._make_task(fn, name or task_name(fn), checked)
+        other = self.tasks.get(task.name)
+        if other is not None and not _is_same_definition(other.fn, fn):
+            raise UsageError(
+                f"two functions have the task name {task.name!r} ({_place(other.fn)} and {_place(fn)}): rename one, or "
+                "give it a name: @app.task(name=...)"
+            )
+        self.tasks[task.name] = self._plain[fn] = task
+        return task
+
+    def _make_task(self, fn: Callable[..., Any], name: str, checked: Mapping[str, Any]) -> Task[..., Any]:
+        kind = AsyncTask if inspect.iscoroutinefunction(fn) else Task
+        return kind(
+            fn,
+            name,
+            self,
+            queue=self.default_queue,
+            result_ttl_ms=self.result_ttl_ms,
+            max_payload_bytes=self.max_payload_bytes,
+            checked=checked,
+        )
+
+    @property
+    def queues(self) -> list[str]:
+        """What a worker serves that is told nothing else: as declared, else the default queue and those of the tasks."""
+        if self._queues is not None:
+            return list(self._queues)
+        return list(dict.fromkeys([self.default_queue, *(task.queue for task in self.tasks.values())]))
+
+    def find_task(self, name: str) -> Task[..., Any] | None:
+        """The task of that name for a worker: a registered one, or a plain function of an allowed module.
+
+        Only an allowed module is ever imported. None: this program does not know it.
+        """
+        return self.tasks.get(name) or self._find_plain(name)
+
+    def _find_plain(self, name: str) -> Task[..., Any] | None:
+        module_name, _, function_name = name.rpartition(".")
+        if not function_name.isidentifier() or not self._is_allowed(module_name):
+            return None
+        real = "__main__" if module_name == main_module_name() else module_name
+        try:
+            fn = getattr(importlib.import_module(real), function_name, None)
+        except ImportError as error:
+            logger.warning("the task %s is unknown: its module cannot be imported: %s", name, error)
+            return None
+        # What the module itself imported from elsewhere is not its own to give.
+        if not inspect.isfunction(fn) or fn.__module__ != real:
+            return fn if isinstance(fn, Task) and fn.name == name else None
+        return self._plain.get(fn) or self._plain.setdefault(fn, self._make_task(fn, name, {}))
+
+    def _is_allowed(self, module: str) -> bool:
+        return any(module == allowed or module.startswith(allowed + ".") for allowed in self.allow)
+
+    def result_type(self, task: str) -> Any:
+        """The return annotation of a task this program knows, else Any."""
+        known = self.tasks.get(task)
+        return Any if known is None else known.signature.result_type
+
+    # Enqueueing
+
+    def options(self, **options: Unpack[EnqueueOptions]) -> Queue:
+        """Options for what is enqueued through the result: `app.options(delay=60).enqueue(fn, 1)`."""
+        checked = checked_options(options)
+        return Queue(self, checked.get("queue"), checked)
+
+    def queue(self, name: str) -> Queue:
+        """A queue to enqueue to: `app.queue("low").enqueue(fn, 1)`."""
+        return Queue(self, check_queue_name(name), {"queue": name})
+
+    @overload
+    def enqueue(self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue(self, target: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    def enqueue(self, target: str, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
+    def enqueue(self, target: object, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Enqueue a call of a task, of a function of an allowed module, or of the task that has this name elsewhere.
+
+        Raises:
+            TaskNotRegistered: the function is neither a task nor of an allowed module.
+            ArgumentsMismatch, PayloadNotSerializable, PayloadTooLarge, ServerFull, ServerUnreachable, …
+        """
+        return self.send(self.prepare(target, {}, args, kwargs))
+
+    @overload
+    async def aenqueue(
+        self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    @overload
+    async def aenqueue(self, target: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    async def aenqueue(self, target: str, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
+    async def aenqueue(self, target: object, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `enqueue`."""
+        return await self.asend(self.prepare(target, {}, args, kwargs))
+
+    def enqueue_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
+        """Enqueue calls made by `task.call(...)`: one round trip a thousand jobs (or 4 MiB) of a queue.
+
+        Each part is stored whole or not at all. When a later part fails, a note on the error tells how many jobs are
+        stored.
+
+        Returns:
+            The jobs, in the order of the calls.
+        """
+        jobs, parts = self._prepare_many(calls)
+        stored = 0
+        for queue, part in parts:
+            try:
+                self._announce(queue)
+                self.client.enqueue(queue, part)
+            except HeadraceError as error:
+                error.add_note(f"{stored} of {len(jobs)} jobs had been stored before")
+                raise
+            stored += len(part)
+        self._tell_enqueued(jobs)
+        return jobs
+
+    async def aenqueue_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
+        """As `enqueue_many`."""
+        jobs, parts = self._prepare_many(calls)
+        stored = 0
+        for queue, part in parts:
+            try:
+                await self._aannounce(queue)
+                await self.aclient.enqueue(queue, part)
+            except HeadraceError as error:
+                error.add_note(f"{stored} of {len(jobs)} jobs had been stored before")
+                raise
+            stored += len(part)
+        self._tell_enqueued(jobs)
+        return jobs
+
+    def prepare(
+        self, target: object, checked: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> JobCall[Any]:
+        """A target and checked options as a call; the step before `send`."""
+        if isinstance(target, str):
+            task = self.tasks.get(target)
+            if task is None:
+                return self._prepare_by_name(target, checked, args, kwargs)
+        else:
+            task = target if isinstance(target, Task) else self._task_of(target)
+        return task.prepare(apply_options(task.plan, checked), args, kwargs)
+
+    def _prepare_by_name(
+        self, name: str, checked: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> JobCall[Any]:
+        if not 0 < len(name) <= 200 or not name.isprintable():
+            raise UsageError(f"{name!r:.80} is no task name: expected 1 to 200 printable characters")
+        payload = wire.encode_call(args, kwargs)
+        if len(payload) > self.max_payload_bytes:
+            wire.check_size(payload, self.max_payload_bytes, args, kwargs)
+        return JobCall(name, payload, apply_options(Plan(queue=self.default_queue), checked), Any)
+
+    def _task_of(self, target: object) -> Task[..., Any]:
+        known = self._plain.get(target) if inspect.isfunction(target) else None
+        if known is not None:
+            return known
+        try:
+            name = task_name(target)
+        except UsageError as error:
+            raise TaskNotRegistered(str(error)) from None
+        module = name.rpartition(".")[0]
+        if not self._is_allowed(module) or not inspect.isfunction(target):
+            raise TaskNotRegistered(
+                f"{name} is not registered: decorate it with @app.task, or allow the plain functions of its module with "
+                f"Headrace(allow=[{module!r}]) in this program and in the worker's"
+            )
+        return self._plain.setdefault(target, self._make_task(target, name, {}))
+
+    def send(self, call: JobCall[R]) -> Job[R]:
+        """Store one call; returns once the server has it."""
+        new, job = self._new_job(call)
+        queue = call.plan.queue
+        if queue not in self._announced:
+            self._announce(queue)
+        self.client.enqueue(queue, (new,))
+        if self.events.has(EventName.JOB_ENQUEUED):
+            self._tell_enqueued([job])
+        return job
+
+    async def asend(self, call: JobCall[R]) -> Job[R]:
+        """As `send`."""
+        new, job = self._new_job(call)
+        queue = call.plan.queue
+        if queue not in self._announced:
+            await self._aannounce(queue)
+        await self.aclient.enqueue(queue, (new,))
+        if self.events.has(EventName.JOB_ENQUEUED):
+            self._tell_enqueued([job])
+        return job
+
+    def _new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
+        plan = call.plan
+        now_ms = time.time_ns() // 1_000_000
+        expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
+        record = Record(
+            LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, plan.job
+        )
+        job_id = plan.job_id or new_job_id()
+        new = ops.NewJob(
+            job_id,
+            encode(record),
+            plan.priority,
+            plan.at_front,
+            plan.delay_ms,
+            plan.at_ms,
+            plan.job_id is not None,
+        )
+        state = State.SCHEDULED if plan.delay_ms or plan.at_ms > now_ms else State.QUEUED
+        return new, Job(job_id, plan.queue, self, record, state, call.result_type)
+
+    def _prepare_many(self, calls: Iterable[JobCall[R]]) -> tuple[list[Job[R]], list[tuple[str, list[ops.NewJob]]]]:
+        jobs: list[Job[R]] = []
+        by_queue: dict[str, list[ops.NewJob]] = {}
+        chosen: set[tuple[str, str]] = set()
+        for call in calls:
+            if not isinstance(call, JobCall):
+                raise UsageError(f"enqueue_many: expected calls made by task.call(...), got {call!r:.80}")
+            new, job = self._new_job(call)
+            if new.check_id:
+                if (job.queue, job.id) in chosen:
+                    raise JobExists(f"job_id {job.id} is given to two of the calls", job.id)
+                chosen.add((job.queue, job.id))
+            jobs.append(job)
+            by_queue.setdefault(job.queue, []).append(new)
+        return jobs, [(queue, part) for queue, news in by_queue.items() for part in _chunks(news)]
+
+    def _announce(self, queue: str) -> None:
+        if queue not in self._announced:
+            self.client.run(ops.announce_queues(self._prefix, [queue]))
+            self._announced.add(queue)
+
+    async def _aannounce(self, queue: str) -> None:
+        if queue not in self._announced:
+            await self.aclient.run(ops.announce_queues(self._prefix, [queue]))
+            self._announced.add(queue)
+
+    def _tell_enqueued(self, jobs: Sequence[Job[Any]]) -> None:
+        if self.events.has(EventName.JOB_ENQUEUED):
+            now_ms = time.time_ns() // 1_000_000
+            for job in jobs:
+                self.events.emit(Event(EventName.JOB_ENQUEUED, now_ms, job.id, job.queue, job.task))
+
+    # Finding jobs
+
+    def job(self, job_id: str, queue: str | None = None) -> Job[Any]:
+        """The job of that id, looked for in all queues unless one is given; raises JobNotFound."""
+        found, look = self.client.run(_find_job(self._prefix, check_job_id(job_id), queue))
+        return job_of(job_id, found, self, look)
+
+    async def ajob(self, job_id: str, queue: str | None = None) -> Job[Any]:
+        """As `job`."""
+        found, look = await self.aclient.run(_find_job(self._prefix, check_job_id(job_id), queue))
+        return job_of(job_id, found, self, look)
+
+    # What workers call
+
+    def on_start(self, fn: HookT) -> HookT:
+        """Run `fn` (sync or async) in each child of a worker before its first job."""
+        self.start_hooks.append(fn)
+        return fn
+
+    def on_stop(self, fn: HookT) -> HookT:
+        """Run `fn` (sync or async) in each child of a worker after its last job."""
+        self.stop_hooks.append(fn)
+        return fn
+
+    def middleware(self, fn: MiddlewareT) -> MiddlewareT:
+        """Run every job inside `fn`: a generator function that takes the JobContext and yields once."""
+        self.middlewares.append(as_middleware(fn))
+        return fn
+
+    @overload
+    def on(self, event: str) -> Callable[[HandlerT], HandlerT]: ...
+    @overload
+    def on(self, event: str, fn: HandlerT) -> HandlerT: ...
+    def on(self, event: str, fn: Any = None) -> Any:
+        """Call `fn` with each Event of that name: `@app.on("job.failed")`; "*" for all."""
+        if fn is not None:
+            self.events.add(event, fn)
+            return fn
+
+        def add(handler: Any) -> Any:
+            self.events.add(event, handler)
+            return handler
+
+        return add
+
+
+def _find_job(prefix: str, job_id: str, queue: str | None) -> Steps[tuple[str, ops.Look]]:
+    if queue is not None:
+        names = [check_queue_name(queue)]
+    else:
+        key = queues_key(prefix)
+        names = yield command("SMEMBERS", key, key=key, decode=_sorted_texts)
+    for name in names:
+        look: ops.Look | None = yield from ops.look(queue_keys(name, prefix), job_id)
+        if look is not None:
+            return name, look
+    where = f"queue {queue!r}" if queue else f"any queue under the prefix {prefix!r}"
+    raise JobNotFound(f"no job {job_id} in {where}: it never was, was deleted, or is no longer kept")
+
+
+def _sorted_texts(reply: Iterable[bytes]) -> list[str]:
+    return sorted(item.decode() for item in reply)
+
+
+def _chunks(news: list[ops.NewJob]) -> Generator[list[ops.NewJob]]:
+    """Parts that one enqueue call may carry: 1,000 jobs, about 4 MiB."""
+    start = size = 0
+    for i, new in enumerate(news):
+        if i > start and (i - start >= ops.MOST_JOBS_A_CALL or size + len(new.record) > CHUNK_BYTES):
+            yield news[start:i]
+            start, size = i, 0
+        size += len(new.record)
+    if start < len(news):
+        yield news[start:]
+
+
+def find_url() -> str:
+    """$HEADRACE_URL, else that of a running `headrace dev` of this folder or one above, else the default."""
+    return os.environ.get("HEADRACE_URL") or _dev_url(Path.cwd()) or URL_DEFAULT
+
+
+def _dev_url(folder: Path) -> str | None:
+    for place in (folder, *folder.parents):
+        try:
+            told = json.loads((place / ".headrace" / "dev.json").read_bytes())
+            url, pid = told["url"], told["pid"]
+            os.kill(pid, 0)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            continue  # none there, or its server has gone
+        return str(url)
+    return None
+
+
+def _positive(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name}: expected a number of 1 or more, got {value!r:.40}")
+    return value
+
+
+def _is_same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two functions come from the same lines: a module that was loaded again."""
+    return _place(one) == _place(other)
+
+
+def _place(fn: Callable[..., Any]) -> str:
+    code = inspect.unwrap(fn).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"

@@ -1,0 +1,386 @@
+"""The handle of one job: its result, its state, and what can be done to it; and a call not yet enqueued.
+
+Sync and async methods share everything but the sending: what is read and decided is in the functions at the end and in
+the generators of Calls of `engine.ops`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from headrace import wire
+from headrace.core.options import Plan
+from headrace.core.record import LAYOUT, AttemptError, Record, State, Stored, decode
+from headrace.engine import ops
+from headrace.engine.call import Call
+from headrace.engine.clients import AsyncClient, SyncClient
+from headrace.engine.keys import QueueKeys, queue_keys
+from headrace.errors import (
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    LayoutTooNew,
+    ResultNotKept,
+    ResultTimeout,
+    ServerBusy,
+    ServerCorrupt,
+    ServerUnreachable,
+    UsageError,
+)
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+# One blocking command waits this long at most; then the job is looked at again, in case its ring was lost.
+RING_WAIT_S = 15.0
+
+
+class Runner(Protocol):
+    """What jobs, queues and tasks need of the app that made them."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def client(self) -> SyncClient: ...
+
+    @property
+    def aclient(self) -> AsyncClient: ...
+
+    def result_type(self, task: str) -> Any: ...
+
+    def job(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
+
+    async def ajob(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
+
+
+class JobCall(Generic[R_co]):
+    """A checked call of a task, not yet enqueued: what `enqueue_many` takes. May be enqueued many times."""
+
+    __slots__ = ("payload", "plan", "result_type", "task")
+
+    def __init__(self, task: str, payload: bytes, plan: Plan, result_type: Any) -> None:
+        self.task = task
+        self.payload = payload
+        self.plan = plan
+        self.result_type = result_type
+
+    def __repr__(self) -> str:
+        return f"<JobCall {self.task} on {self.plan.queue}>"
+
+
+class Progress(NamedTuple):
+    """What a running job said last: `fraction` 0 to 1, a few words, and when."""
+
+    fraction: float
+    text: str | None
+    at: datetime
+
+
+class Job(Generic[R_co]):
+    """One enqueued job.
+
+    The properties tell what was known when the job was last looked at: at enqueue, `refresh()`, `wait()` or `result()`.
+    (Larger than most classes here, since each method that asks the server has its async twin.)
+    """
+
+    __slots__ = ("_idle_waiters", "_look", "_record", "_runner", "_state", "_type", "id", "queue")
+
+    def __init__(self, job_id: str, queue: str, runner: Runner, record: Record, state: State, result_type: Any) -> None:
+        self.id = job_id
+        self.queue = queue
+        self._runner = runner
+        self._record = record
+        self._state = state
+        self._type = result_type
+        self._look: ops.Look | None = None
+        self._idle_waiters: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.task} {self._state}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (other.id, other.queue) == (self.id, self.queue)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.queue))
+
+    @staticmethod
+    def fetch(job_id: str, *, app: Runner, queue: str | None = None) -> Job[Any]:
+        """The job of that id, looked for in all queues unless one is given; raises JobNotFound."""
+        return app.job(job_id, queue)
+
+    @staticmethod
+    async def afetch(job_id: str, *, app: Runner, queue: str | None = None) -> Job[Any]:
+        return await app.ajob(job_id, queue)
+
+    # What was known when it was last looked at
+
+    @property
+    def task(self) -> str:
+        return self._record.task
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def args(self) -> list[Any]:
+        """The positional arguments, as plain data."""
+        return wire.decode_call(self._record.payload, None)[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return wire.decode_call(self._record.payload, None)[1]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the run that goes on or was the last; 0 before the first."""
+        return self._record.attempt + (self._state is State.RUNNING)
+
+    @property
+    def errors(self) -> list[AttemptError]:
+        """What failed attempts ended with, oldest first (the last 20)."""
+        return list(self._record.errors or ())
+
+    @property
+    def reason(self) -> str | None:
+        """Why the job failed, was cancelled or expired; or why it has to wait, or its result was not kept."""
+        return self._record.reason or self._record.note
+
+    @property
+    def priority(self) -> int:
+        return self._record.priority
+
+    @property
+    def description(self) -> str | None:
+        return self._record.options.description if self._record.options else None
+
+    @property
+    def tags(self) -> list[str]:
+        return list(self._record.options.tags) if self._record.options else []
+
+    @property
+    def progress(self) -> Progress | None:
+        return None if self._look is None else read_progress(self._look.progress)
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self._record.created_at_ms / 1000, UTC)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        return _optional_instant(self._record.ended_at_ms)
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When a scheduled or retrying job is due."""
+        return _optional_instant((self._look.due_ms or 0) if self._look else 0)
+
+    # The result
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait for the job's end, at most `timeout` seconds, and give what it returned.
+
+        Raises:
+            JobFailed, JobCancelled, JobExpired: it ended so.
+            ResultNotKept: it succeeded, but its result is not stored.
+            ResultTimeout: it has not ended yet.
+            JobNotFound: it was deleted, or is no longer kept.
+        """
+        self.wait(timeout)
+        return self._outcome()
+
+    async def aresult(self, timeout: float | None = None) -> R_co:
+        """As `result`."""
+        await self.await_(timeout)
+        return self._outcome()
+
+    def wait(self, timeout: float | None = None) -> State:
+        """Wait for the job's end, at most `timeout` seconds; raises ResultTimeout or JobNotFound."""
+        steps = self._waiting(timeout)
+        client = self._runner.client
+        try:
+            call, block_s = next(steps)
+            while True:
+                try:
+                    reply = client.block(call, block_s) if block_s else client.run(call)
+                except (ServerUnreachable, ServerBusy) as error:
+                    call, block_s = steps.throw(error)
+                else:
+                    call, block_s = steps.send(reply)
+        except StopIteration:
+            return self._state
+
+    async def await_(self, timeout: float | None = None) -> State:
+        """As `wait` (`await` is a keyword)."""
+        steps = self._waiting(timeout)
+        client = self._runner.aclient
+        try:
+            call, block_s = next(steps)
+            while True:
+                try:
+                    reply = await (client.block(call, block_s) if block_s else client.run(call))
+                except (ServerUnreachable, ServerBusy) as error:
+                    call, block_s = steps.throw(error)
+                else:
+                    call, block_s = steps.send(reply)
+        except StopIteration:
+            return self._state
+
+    def _waiting(self, timeout: float | None) -> Generator[tuple[Call[Any], float], Any, None]:
+        """What to send, and whether it blocks (for how long), until the job's record is an ended one."""
+        if self._state.is_ended:
+            return
+        if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
+            raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
+        ends = None if timeout is None else time.monotonic() + timeout
+        keys = self._keys
+        waiter = self._idle_waiters.pop() if self._idle_waiters else secrets.token_hex(8)
+        while True:
+            data: bytes | None = yield ops.watch(keys, self.id, waiter), 0.0
+            left = RING_WAIT_S if ends is None else min(RING_WAIT_S, ends - time.monotonic())
+            if data is None and left > 0:
+                try:
+                    data = yield ops.wait_ring(keys, waiter, max(left, 0.001)), left
+                except (ServerUnreachable, ServerBusy):
+                    continue  # watch tries again for as long as a producer's call may
+            if data is not None:
+                break
+            if ends is not None and time.monotonic() >= ends:
+                yield ops.unwatch(keys, self.id, waiter), 0.0
+                raise ResultTimeout(f"job {self.id} ({self.task}) has not ended in {timeout:g} s; it goes on")
+        self._idle_waiters.append(waiter)
+        if not data:
+            raise JobNotFound(f"job {self.id} was deleted")
+        self._learn(read_record(data))
+
+    def _outcome(self) -> R_co:
+        record = self._record
+        if record.state == Stored.SUCCEEDED and not (record.result is None and record.note):
+            if record.result is None:
+                return None  # type: ignore[return-value]  # nil and None are one in msgpack
+            value: R_co = wire.decode_result(record.result, self._type)
+            return value
+        raise ending_error(self.id, record)
+
+    # Acting on it
+
+    def refresh(self) -> Job[R_co]:
+        """Look again; raises JobNotFound."""
+        self._see(self._runner.client.run(ops.look(self._keys, self.id)))
+        return self
+
+    async def arefresh(self) -> Job[R_co]:
+        self._see(await self._runner.aclient.run(ops.look(self._keys, self.id)))
+        return self
+
+    def cancel(self) -> bool:
+        """End the job if it waits, or ask it to stop if it runs; False when it had ended already."""
+        return self._cancelled(self._runner.client.run(ops.cancel(self._keys, self.id)))
+
+    async def acancel(self) -> bool:
+        return self._cancelled(await self._runner.aclient.run(ops.cancel(self._keys, self.id)))
+
+    def retry(self) -> bool:
+        """Put an ended job back in its queue, its attempts counted from zero; False when it has not ended."""
+        return self._retried(self._runner.client.run(ops.retry(self._keys, self.id)))
+
+    async def aretry(self) -> bool:
+        return self._retried(await self._runner.aclient.run(ops.retry(self._keys, self.id)))
+
+    def delete(self) -> None:
+        """Remove the job, wherever it is; raises JobError while it runs: cancel it first."""
+        self._deleted(self._runner.client.run(ops.delete(self._keys, self.id)))
+
+    async def adelete(self) -> None:
+        self._deleted(await self._runner.aclient.run(ops.delete(self._keys, self.id)))
+
+    @property
+    def _keys(self) -> QueueKeys:
+        return queue_keys(self.queue, self._runner.prefix)
+
+    def _learn(self, record: Record) -> None:
+        self._record = record
+        if record.state != Stored.LIVE:
+            self._state = State(Stored(record.state).name.lower())
+
+    def _see(self, look: ops.Look | None) -> None:
+        if look is None:
+            raise JobNotFound(f"no job {self.id} in queue {self.queue!r}: it was deleted, or is no longer kept")
+        self._look, self._record, self._state = look, read_record(look.record), look.state
+
+    def _cancelled(self, answer: str) -> bool:
+        return answer != "ended"
+
+    def _retried(self, answer: str) -> bool:
+        if answer == "queued":
+            self._state = State.QUEUED
+        return answer == "queued"
+
+    def _deleted(self, answer: str) -> None:
+        if answer == "running":
+            raise JobError(f"job {self.id} runs: cancel it first")
+
+
+def read_record(data: bytes) -> Record:
+    """A stored record, with our own errors."""
+    try:
+        return decode(data)
+    except msgspec.MsgspecError as error:
+        if len(data) > 1 and LAYOUT < data[1] < 128:
+            raise LayoutTooNew(
+                f"the job has layout {data[1]}; this headrace reads up to {LAYOUT}: upgrade it"
+            ) from None
+        raise ServerCorrupt(f"a job's record cannot be read: {error}") from error
+
+
+def job_of(job_id: str, queue: str, runner: Runner, look: ops.Look) -> Job[Any]:
+    """The handle of a job as it was seen."""
+    record = read_record(look.record)
+    job: Job[Any] = Job(job_id, queue, runner, record, look.state, runner.result_type(record.task))
+    job._look = look
+    return job
+
+
+def ending_error(job_id: str, record: Record) -> JobError:
+    """The error that tells how a job ended that gave no result."""
+    which = f"job {job_id} ({record.task})"
+    if record.state == Stored.SUCCEEDED:
+        return ResultNotKept(f"{which} succeeded, but its result is not kept: {record.note}")
+    if record.state == Stored.CANCELLED:
+        return JobCancelled(f"{which} was cancelled")
+    if record.state == Stored.EXPIRED:
+        return JobExpired(f"{which} expired before it could start")
+    last = record.errors[-1] if record.errors else None
+    told = record.reason or (f"{last.type}: {last.message}" if last else "no reason was kept")
+    times = "1 attempt" if record.attempt == 1 else f"{record.attempt} attempts"
+    error = JobFailed(f"{which} failed after {times}: {told}", last)
+    if last is not None and last.traceback:
+        error.add_note(f"In the worker:\n{last.traceback}")
+    return error
+
+
+def read_progress(data: bytes | None) -> Progress | None:
+    """What `set_progress` stored: `[fraction, text, at_ms]`."""
+    if not data:
+        return None
+    fraction, text, at_ms = msgspec.msgpack.decode(data, type=tuple[float, str | None, int])
+    return Progress(fraction, text, datetime.fromtimestamp(at_ms / 1000, UTC))
+
+
+def progress_bytes(fraction: float, text: str | None, at_ms: int) -> bytes:
+    """What `ops.set_progress` takes."""
+    return msgspec.msgpack.encode((fraction, text, at_ms))
+
+
+def _optional_instant(at_ms: int) -> datetime | None:
+    return datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else None

@@ -1,0 +1,198 @@
+"""A task: a function that can be enqueued, and what it declares for its jobs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack
+
+from headrace import wire
+from headrace.core.names import main_module_name, type_name
+from headrace.core.options import TIMEOUT_DEFAULT_MS, EnqueueOptions, Plan, apply_options
+from headrace.core.record import RetrySpec
+from headrace.errors import UsageError
+from headrace.job import Job, JobCall
+from headrace.queue import Sender, checked_options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MOVE_IT = "move it to the top level of a module, or give the task a name: @app.task(name=...)"
+
+
+class Task(Generic[P, R]):
+    """A registered function. Called, it is the function; `enqueue` runs it in a worker.
+
+    Attributes:
+        name: what the wire carries.
+        plan: what its jobs are enqueued with, unless `options` says otherwise.
+        retry, timeout_ms, result_ttl_ms: what workers use where the job says nothing; 0 timeout: no limit.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        sender: Sender,
+        *,
+        queue: str,
+        result_ttl_ms: int,
+        max_payload_bytes: int,
+        checked: Mapping[str, Any],
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name = name
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.retry: RetrySpec | None = checked.get("retry")
+        self.timeout_ms: int = checked.get("timeout_ms", TIMEOUT_DEFAULT_MS)
+        self.result_ttl_ms: int = checked.get("result_ttl_ms", result_ttl_ms)
+        declared = {field: value for field, value in checked.items() if field not in _FOR_WORKERS}
+        self.plan: Plan = apply_options(Plan(queue=queue), declared)
+        self._sender = sender
+        self._max_payload_bytes = max_payload_bytes
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} on {self.queue}>"
+
+    @property
+    def queue(self) -> str:
+        return self.plan.queue
+
+    @property
+    def priority(self) -> int:
+        return self.plan.priority
+
+    @functools.cached_property
+    def signature(self) -> wire.Signature:
+        """Worked out at first use: annotations may name what the module defines further down."""
+        return wire.Signature(self.fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        result: R = self.fn(*args, **kwargs)
+        return result
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a job of this task; returns once the server has it.
+
+        Raises:
+            ArgumentsMismatch, PayloadNotSerializable, PayloadTooLarge: nothing was stored.
+            ServerFull, ServerUnreachable, …
+        """
+        return self._sender.send(self.prepare(self.plan, args, kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `enqueue`."""
+        return await self._sender.asend(self.prepare(self.plan, args, kwargs))
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
+        """A checked call for `enqueue_many`."""
+        return self.prepare(self.plan, args, kwargs)
+
+    def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask[P, R]:
+        """This task with options for the jobs enqueued through what is returned; raises UsageError for a wrong one."""
+        return BoundTask(self, apply_options(self.plan, checked_options(options)))
+
+    def prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobCall[R]:
+        """Check the arguments and pack them."""
+        signature = self.signature
+        if kwargs or not signature.min_args <= len(args) <= signature.max_args:
+            signature.check(args, kwargs)
+        payload = wire.encode_call(args, kwargs, signature.names)
+        if len(payload) > self._max_payload_bytes:
+            wire.check_size(payload, self._max_payload_bytes, args, kwargs, signature.names)
+        if signature.converts:
+            wire.decode_call(payload, self)  # what a worker could not read is refused here
+        return JobCall(self.name, payload, plan, signature.result_type)
+
+    @property
+    def sender(self) -> Sender:
+        return self._sender
+
+
+_FOR_WORKERS = frozenset({"retry", "timeout_ms", "result_ttl_ms"})
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is `async def`. A subclass for the type checker's sake: a plain call gives a coroutine."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        coroutine: Coroutine[Any, Any, R] = self.fn(*args, **kwargs)
+        return coroutine
+
+
+class BoundTask(Generic[P, R]):
+    """A task with options for the jobs to come."""
+
+    __slots__ = ("plan", "task")
+
+    def __init__(self, task: Task[P, R], plan: Plan) -> None:
+        self.task = task
+        self.plan = plan
+
+    def __repr__(self) -> str:
+        return f"<BoundTask {self.task.name} on {self.plan.queue}>"
+
+    def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask[P, R]:
+        """The same with more options; the later one counts."""
+        return BoundTask(self.task, apply_options(self.plan, checked_options(options)))
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `Task.enqueue`; raises JobExists too, when a chosen `job_id` is taken."""
+        return self.task.sender.send(self.task.prepare(self.plan, args, kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `enqueue`."""
+        return await self.task.sender.asend(self.task.prepare(self.plan, args, kwargs))
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
+        """A checked call for `enqueue_many`."""
+        return self.task.prepare(self.plan, args, kwargs)
+
+
+def task_name(fn: object) -> str:
+    """`module.function`: the name under which a worker that imports the same module registers it.
+
+    Raises:
+        UsageError: it is no function of a module's top level; says what to do.
+    """
+    check_function(fn)
+    module, qualname = str(getattr(fn, "__module__", None)), str(getattr(fn, "__qualname__", ""))
+    if "<lambda>" in qualname:
+        raise UsageError(f"a lambda in {module} cannot be a task: write it as a function with `def`; {_MOVE_IT}")
+    if "<locals>" in qualname:
+        raise UsageError(f"{module}.{qualname} is nested in a function, so no worker finds it: {_MOVE_IT}")
+    if "." in qualname:
+        raise UsageError(f"{module}.{qualname} belongs to a class: {_MOVE_IT}")
+    if module == "__main__":
+        real = main_module_name()
+        if real is None:
+            raise UsageError(
+                f"{qualname} is defined in an interactive session, where no worker can import it: put it into a file, or "
+                "give the task a name: @app.task(name=...)"
+            )
+        module = real
+    return f"{module}.{qualname}"
+
+
+def check_function(fn: object) -> None:
+    """See that it is a plain function, `def` or `async def`.
+
+    Raises:
+        UsageError: naming what it is instead, and what to do.
+    """
+    if inspect.isfunction(fn):
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise UsageError(f"{fn.__qualname__} is a generator function; a task returns its result, with `return`")
+        return
+    if inspect.ismethod(fn):
+        raise UsageError(
+            f"{fn.__qualname__} is a method bound to an object, which cannot be stored: enqueue a function of a module's "
+            "top level and pass it what it needs"
+        )
+    if isinstance(fn, functools.partial):
+        raise UsageError("a functools.partial cannot be a task: enqueue the function itself with all its arguments")
+    kind = "a built-in function" if inspect.isbuiltin(fn) else f"a {type_name(type(fn))}"
+    raise UsageError(f"{kind} cannot be a task: wrap it in a function (`def`) at the top level of a module")
