@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -69,6 +71,65 @@ def work(connection: Any, queue: QueueKeys, total: int, batch: int, keep: bool) 
         done += len(ids)
         want = min(batch, total - done)
         _, claims = call(connection, "settle", keys, LAYOUT, SESSION, want, 1, 1, b"s" if keep else b"d", 0, len(ids), *outcomes)
+
+
+def pipelined_cost(connection: Any, server: Any, queue: QueueKeys, total: int, body: bytes, width: int = 32) -> float:
+    """Server CPU (µs) a job, enqueued, claimed and settled one a call, `width` calls in a pipeline (no idle waits)."""
+
+    def send(name: str, keys: tuple[bytes, ...], calls: list[tuple[Any, ...]]) -> list[Any]:
+        sha = script(name).sha
+        packed = b"".join(hiredis.pack_command((b"EVALSHA", sha, len(keys), *keys, *args)) for args in calls)
+        connection.send_packed_command([packed])
+        return [connection.read_response() for _ in calls]
+
+    server.reset()
+    enqueue(connection, queue, 1, 1, body)
+    work(connection, queue, 1, 1, False)
+    server.reset()
+    keys, put = settle_keys(queue), queue.block(script("enqueue").keys)
+    began = server.cpu_s()
+    for first in range(0, total, width):
+        send("enqueue", put, [(LAYOUT, "bare", first + n + 1, 1, new_job_id(), body) for n in range(width)])
+    call(connection, "open", queue.block(script("open").keys), LAYOUT, SESSION, 60_000)
+    replies = send("settle", keys, [(LAYOUT, SESSION, 1, 1)] * width)
+    while ids := [claims[0][6][0] for _, claims in replies if claims[0][6]]:
+        replies = send("settle", keys, [(LAYOUT, SESSION, 1, 1, 1, b"d", 0, 1, job_id, 0, b"") for job_id in ids])
+    return float((server.cpu_s() - began) / total * 1e6)
+
+
+def one_by_one(connection: Any, queue: QueueKeys, count: int, body: bytes) -> tuple[float, float]:
+    """Median wall time (µs) of an enqueue, and of a settle that claims the next."""
+    put, keys = queue.block(script("enqueue").keys), settle_keys(queue)
+    call(connection, "open", queue.block(script("open").keys), LAYOUT, SESSION, 600_000)
+    enqueues, settles = [], []
+    job_id = b""
+    for number in range(count):
+        began = time.perf_counter()
+        call(connection, "enqueue", put, LAYOUT, "one", number + 1, 1, new_job_id(), body)
+        middle = time.perf_counter()
+        group = (1, b"d", 0, 1, job_id, 0, b"") if job_id else ()
+        _, claims = call(connection, "settle", keys, LAYOUT, SESSION, 1, 1, *group)
+        job_id = claims[0][6][0]
+        enqueues.append(middle - began)
+        settles.append(time.perf_counter() - middle)
+    return statistics.median(enqueues) * 1e6, statistics.median(settles) * 1e6
+
+
+def own_calls(work: Callable[[], Any]) -> int:
+    """How many calls of functions under headrace/ one `work()` makes (sys.setprofile)."""
+    count = 0
+
+    def look(frame: Any, event: str, _: Any) -> None:
+        nonlocal count
+        if event == "call" and "/headrace/" in frame.f_code.co_filename:
+            count += 1
+
+    sys.setprofile(look)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def noop(*args: Any) -> None:
