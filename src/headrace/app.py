@@ -232,7 +232,7 @@ class Headrace:
 
     @property
     def queues(self) -> list[str]:
-        """What a worker serves that is told nothing else: as declared, else the default queue and those of the tasks."""
+        """What a worker serves that is told nothing else: as declared, else the default queue and the tasks' own."""
         if self._queues is not None:
             return list(self._queues)
         return list(dict.fromkeys([self.default_queue, *(task.queue for task in self.tasks.values())]))
@@ -375,8 +375,8 @@ class Headrace:
         module = name.rpartition(".")[0]
         if not self._is_allowed(module) or not inspect.isfunction(target):
             raise TaskNotRegistered(
-                f"{name} is not registered: decorate it with @app.task, or allow the plain functions of its module with "
-                f"Headrace(allow=[{module!r}]) in this program and in the worker's"
+                f"{name} is not registered: decorate it with @app.task, or allow the plain functions of its module "
+                f"with Headrace(allow=[{module!r}]) in this program and in the worker's"
             )
         return self._plain.setdefault(target, self._make_task(target, name, {}))
 
@@ -386,8 +386,8 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             self._announce(queue)
-        self.client.enqueue(queue, (new,))
-        if self.events.has(EventName.JOB_ENQUEUED):
+        (self._client or self.client).enqueue(queue, (new,))
+        if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
 
@@ -398,7 +398,7 @@ class Headrace:
         if queue not in self._announced:
             await self._aannounce(queue)
         await self.aclient.enqueue(queue, (new,))
-        if self.events.has(EventName.JOB_ENQUEUED):
+        if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
 
@@ -449,7 +449,7 @@ class Headrace:
             self._announced.add(queue)
 
     def _tell_enqueued(self, jobs: Sequence[Job[Any]]) -> None:
-        if self.events.has(EventName.JOB_ENQUEUED):
+        if self.events.hears_enqueued:
             now_ms = time.time_ns() // 1_000_000
             for job in jobs:
                 self.events.emit(Event(EventName.JOB_ENQUEUED, now_ms, job.id, job.queue, job.task))

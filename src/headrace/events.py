@@ -50,10 +50,11 @@ Handler: TypeAlias = Callable[[Event], object]
 class Events:
     """The handlers of one app. A handler that raises is logged and changes nothing."""
 
-    __slots__ = ("_handlers",)
+    __slots__ = ("_handlers", "hears_enqueued")
 
     def __init__(self) -> None:
         self._handlers: dict[EventName, list[Handler]] = {}
+        self.hears_enqueued = False  # asked at each enqueue, so no call
 
     def add(self, name: str, handler: Handler) -> None:
         """Call `handler` on each event of that name ("*": on all of them)."""
@@ -62,6 +63,7 @@ class Events:
         names = list(EventName) if name == "*" else [_event_name(name)]
         for each in names:
             self._handlers.setdefault(each, []).append(handler)
+        self.hears_enqueued = EventName.JOB_ENQUEUED in self._handlers
 
     def has(self, name: EventName) -> bool:
         return name in self._handlers

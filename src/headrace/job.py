@@ -62,16 +62,13 @@ class Runner(Protocol):
     async def ajob(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
 
 
-class JobCall(Generic[R_co]):
+class JobCall(msgspec.Struct, Generic[R], frozen=True):
     """A checked call of a task, not yet enqueued: what `enqueue_many` takes. May be enqueued many times."""
 
-    __slots__ = ("payload", "plan", "result_type", "task")
-
-    def __init__(self, task: str, payload: bytes, plan: Plan, result_type: Any) -> None:
-        self.task = task
-        self.payload = payload
-        self.plan = plan
-        self.result_type = result_type
+    task: str
+    payload: bytes
+    plan: Plan
+    result_type: Any
 
     def __repr__(self) -> str:
         return f"<JobCall {self.task} on {self.plan.queue}>"
@@ -265,9 +262,7 @@ class Job(Generic[R_co]):
 
     def _outcome(self) -> R_co:
         record = self._record
-        if record.state == Stored.SUCCEEDED and not (record.result is None and record.note):
-            if record.result is None:
-                return None  # type: ignore[return-value]  # nil and None are one in msgpack
+        if record.state == Stored.SUCCEEDED and record.result is not None:
             value: R_co = wire.decode_result(record.result, self._type)
             return value
         raise ending_error(self.id, record)
@@ -355,7 +350,7 @@ def ending_error(job_id: str, record: Record) -> JobError:
     """The error that tells how a job ended that gave no result."""
     which = f"job {job_id} ({record.task})"
     if record.state == Stored.SUCCEEDED:
-        return ResultNotKept(f"{which} succeeded, but its result is not kept: {record.note}")
+        return ResultNotKept(f"{which} succeeded, but its result is not kept: {record.note or 'result_ttl is 0'}")
     if record.state == Stored.CANCELLED:
         return JobCancelled(f"{which} was cancelled")
     if record.state == Stored.EXPIRED:

@@ -100,7 +100,10 @@ class Task(Generic[P, R]):
         signature = self.signature
         if kwargs or not signature.min_args <= len(args) <= signature.max_args:
             signature.check(args, kwargs)
-        payload = wire.encode_call(args, kwargs, signature.names)
+        try:
+            payload = wire.pack((args, kwargs) if kwargs else (args,))
+        except wire.PACK_ERRORS as error:
+            raise wire.not_serializable(args, kwargs, signature.names, error) from None
         if len(payload) > self._max_payload_bytes:
             wire.check_size(payload, self._max_payload_bytes, args, kwargs, signature.names)
         if signature.converts:
@@ -170,8 +173,8 @@ def task_name(fn: object) -> str:
         real = main_module_name()
         if real is None:
             raise UsageError(
-                f"{qualname} is defined in an interactive session, where no worker can import it: put it into a file, or "
-                "give the task a name: @app.task(name=...)"
+                f"{qualname} is defined in an interactive session, where no worker can import it: put it into a file, "
+                "or give the task a name: @app.task(name=...)"
             )
         module = real
     return f"{module}.{qualname}"
@@ -189,8 +192,8 @@ def check_function(fn: object) -> None:
         return
     if inspect.ismethod(fn):
         raise UsageError(
-            f"{fn.__qualname__} is a method bound to an object, which cannot be stored: enqueue a function of a module's "
-            "top level and pass it what it needs"
+            f"{fn.__qualname__} is a method bound to an object, which cannot be stored: enqueue a function of a "
+            "module's top level and pass it what it needs"
         )
     if isinstance(fn, functools.partial):
         raise UsageError("a functools.partial cannot be a task: enqueue the function itself with all its arguments")

@@ -24,7 +24,7 @@ from headrace.core.names import type_name
 from headrace.errors import ArgumentsMismatch, PayloadNotSerializable, PayloadTooLarge
 
 DEPTH_MAX = 64
-_ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+PACK_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _PLAIN_TYPES = frozenset(
     {Any, object, int, str, float, bool, bytes, None, type(None), list, dict, inspect.Parameter.empty}
 )
@@ -82,7 +82,7 @@ def _validate_model(type_: Any, value: Any) -> Any:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
-_encode = _encoder.encode
+pack = _encoder.encode
 
 
 class _Body(msgspec.Struct, array_like=True):
@@ -204,9 +204,16 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[s
         PayloadNotSerializable: a value cannot be stored; names its path.
     """
     try:
-        return _encode((args, kwargs) if kwargs else (args,))
-    except _ENCODE_ERRORS as error:
-        raise PayloadNotSerializable(_explain_arguments(args, kwargs, names, error)) from None
+        return pack((args, kwargs) if kwargs else (args,))
+    except PACK_ERRORS as error:
+        raise not_serializable(args, kwargs, names, error) from None
+
+
+def not_serializable(
+    args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str], error: Exception
+) -> PayloadNotSerializable:
+    """The error for arguments that `pack` refused with one of PACK_ERRORS."""
+    return PayloadNotSerializable(_explain_arguments(args, kwargs, names, error))
 
 
 def check_size(
@@ -219,7 +226,7 @@ def check_size(
     """
     if len(payload) <= max_bytes:
         return
-    sizes = {path: len(_encode(value)) for path, value in _named(args, kwargs, names)}
+    sizes = {path: len(pack(value)) for path, value in _named(args, kwargs, names)}
     largest = max(sizes, key=lambda path: sizes[path])
     raise PayloadTooLarge(
         f"the arguments take {_size(len(payload))}, the limit is {_size(max_bytes)}; the largest is {largest!r} with "
@@ -253,7 +260,7 @@ def decode_call(payload: bytes | msgspec.Raw, task: HasSignature | None) -> tupl
 def encode_result(value: Any, max_bytes: int) -> tuple[bytes | None, str | None]:
     """A result as `(msgpack, None)`, or `(None, why it is not kept)`. Never raises."""
     try:
-        data = _encode(value)
+        data = pack(value)
     except Exception as error:  # a model's own serializer is user code
         return None, f"the result cannot be stored: {_explain('result', value, error)}"
     if len(data) > max_bytes:
@@ -332,8 +339,8 @@ def _named(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]) 
 def _explain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str], error: Exception) -> str:
     for path, value in _named(args, kwargs, names):
         try:
-            _encode(value)
-        except _ENCODE_ERRORS as fault:
+            pack(value)
+        except PACK_ERRORS as fault:
             return f"argument {_explain(path, value, fault)}"
     return f"the arguments cannot be stored: {error}"
 
@@ -347,7 +354,7 @@ def _explain(path: str, value: Any, error: Exception) -> str:
             if id(child) in above:
                 return f"{path + step}: a circular reference"
             try:
-                _encode(child)
+                pack(child)
             except Exception as fault:
                 path, value, error = path + step, child, fault
                 break

@@ -117,8 +117,9 @@ def decide(
     policy where there is one, passes over `on` and `give_up_on`, and is always granted where there is none.
     """
     if type(end) is Succeeded:
-        result = None if end.result is None else msgspec.Raw(end.result)
-        new = _ended(record, Stored.SUCCEEDED, now_ms, reason=None, charged=True, result=result, note=end.why_not_kept)
+        new = _ended(
+            record, Stored.SUCCEEDED, now_ms, reason=None, charged=True, result=end.result, note=end.why_not_kept
+        )
         return Decision("s" if result_ttl_ms > 0 else "d", new, keep_ms=result_ttl_ms)
     if isinstance(end, Raised):
         return _failed_attempt(record, end.error, end.types, end.retry_in_ms, retry, now_ms, random)
@@ -187,7 +188,7 @@ def _with_error(record: Record, error: AttemptError) -> list[AttemptError]:
 
 
 def describe_exception(exc: BaseException, attempt: int, now_ms: int) -> AttemptError:
-    """An exception as data: at most 64 KiB, no local variables, the frames above the user's code left out. Never raises."""
+    """An exception as data: at most 64 KiB, no local variables, no frames above the user's code. Never raises."""
     kind = cut(type_name(type(exc)), _TYPE_BYTES_MAX)
     try:
         message = cut(str(exc), _MESSAGE_BYTES_MAX)

@@ -96,7 +96,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Record(msgspec.Struct, array_like=True):
-    """One job. Instants are Unix milliseconds; `payload` and `result` are msgpack."""
+    """One job. Instants are Unix milliseconds; `payload` is msgpack, `result` msgpack in a byte string (None: none)."""
 
     layout: int
     state: int
@@ -110,7 +110,7 @@ class Record(msgspec.Struct, array_like=True):
     errors: list[AttemptError] | None = None
     started_at_ms: int = 0
     ended_at_ms: int = 0
-    result: msgspec.Raw | None = None
+    result: bytes | None = None
     note: str | None = None
     reason: str | None = None
 
