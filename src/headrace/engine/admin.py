@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
-from headrace.engine.call import Call, Steps, command, script
+from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys, queues_key, workers_key
 from headrace.engine.ops import LAYOUT_ARG
 
@@ -119,6 +119,10 @@ def _texts(reply: Any) -> list[str]:
     return [item.decode() for item in reply]
 
 
+def _as_stored(reply: list[bytes | None]) -> list[bytes | None]:
+    return reply
+
+
 # -- queues
 
 
@@ -139,6 +143,11 @@ def drop_queue(queue: QueueKeys) -> Call[None]:
     keys = [getattr(queue, name) for name in script("tend").keys]
     keys += [queue.unique, queue.outbox]
     return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
+
+
+def drop_key(key: str) -> Call[None]:
+    """Delete one key."""
+    return command("UNLINK", key, key=key, decode=lambda _: None)
 
 
 def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
@@ -220,7 +229,7 @@ def _place_slice(
     # A place that holds one state only gives exactly what is wanted; else read more, and keep what fits.
     size = min(want, JOBS_A_CALL) if place not in ("delayed", "done") else JOBS_A_CALL
     found = script("admin_page")
-    args = [LAYOUT_ARG, place, first, size]
+    args: list[Arg] = [LAYOUT_ARG, place, first, size]
     ids, scores, records = yield Call(found, queue.block(found.keys), args, list)
     rows: list[Row] = []
     taken = 0
@@ -238,9 +247,7 @@ def _place_slice(
 def _row(queue: QueueKeys, place: str, job_id: str, record: Record, score: bytes) -> Row | None:
     if record.state != Stored.LIVE:
         # A cancelled job's entry may linger among the ready ones; it is listed where it ended.
-        return (
-            Row(queue.name, job_id, ENDED_STATES[Stored(record.state)], record) if place in ("done", "dead") else None
-        )
+        return Row(queue.name, job_id, ended_state(record), record) if place in ("done", "dead") else None
     if place != "delayed":
         return Row(queue.name, job_id, State.QUEUED, record)
     state = State.RETRYING if record.attempt else State.SCHEDULED
@@ -257,7 +264,13 @@ def _held_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, boo
     keys = [queue.jobs, queue.held(sessions[0])]
     ids, records = yield Call(found, keys, [LAYOUT_ARG], list)
     rows = [
-        Row(queue.name, job_id.decode(), State.RUNNING, decode(record), session=sessions[0])
+        Row(
+            queue.name,
+            job_id.decode(),
+            State.RUNNING,
+            decode(record),
+            session=sessions[0],
+        )
         for job_id, record in zip(ids, records, strict=True)
         if record is not None
     ]
@@ -266,7 +279,7 @@ def _held_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, boo
 
 def read_records(queue: QueueKeys, ids: Sequence[str]) -> Call[list[bytes | None]]:
     """The records of up to 1,000 jobs as they are stored; None where there is none."""
-    return command("HMGET", queue.jobs, *ids, key=queue.jobs, decode=list)
+    return command("HMGET", queue.jobs, *ids, key=queue.jobs, decode=_as_stored)
 
 
 def find_jobs(queue: QueueKeys, state: State, matches: Callable[[Row], bool] | None = None) -> Steps[list[str]]:
@@ -334,6 +347,11 @@ def fingerprint(record: Record) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def ended_state(record: Record) -> State:
+    """The state of a record that has ended."""
+    return ENDED_STATES[Stored(record.state)]
+
+
 def error_of(record: Record) -> tuple[str, str]:
     """Type and message of what a failed job died of."""
     if record.reason is not None:
@@ -366,7 +384,11 @@ def group_failures(queue: QueueKeys) -> Steps[list[ErrorGroup]]:
             )
             found.count += 1
             if row.record.ended_at_ms > found.last_at_ms:
-                found.last_at_ms, found.example, found.message = row.record.ended_at_ms, row.id, message
+                found.last_at_ms, found.example, found.message = (
+                    row.record.ended_at_ms,
+                    row.id,
+                    message,
+                )
         cursor = page.cursor
         if not cursor:
             return sorted(groups.values(), key=lambda group: -group.count)
@@ -392,7 +414,13 @@ def list_workers(prefix: str) -> Steps[list[Worker]]:
         if server_ms - int(beat_at) > WORKER_IS_GONE_AFTER_MS:
             gone += (name, f"!{name}")
         else:
-            workers.append(Worker(name, int(beat_at), msgspec.msgpack.decode(info, type=dict[str, Any])))
+            workers.append(
+                Worker(
+                    name,
+                    int(beat_at),
+                    msgspec.msgpack.decode(info, type=dict[str, Any]),
+                )
+            )
     if gone:
         yield command("HDEL", key, *gone, key=key, decode=lambda _: None)
     return sorted(workers, key=lambda worker: worker.id)
@@ -400,9 +428,18 @@ def list_workers(prefix: str) -> Steps[list[Worker]]:
 
 def send_command(prefix: str, worker_id: str, name: str) -> Call[bool]:
     """Leave "stop", "quiet", "resume" or "stacks" for a worker; False: there is no such worker."""
-    return Call(script("admin_command"), [workers_key(prefix)], [LAYOUT_ARG, worker_id, name], bool)
+    return Call(
+        script("admin_command"),
+        [workers_key(prefix)],
+        [LAYOUT_ARG, worker_id, name],
+        bool,
+    )
 
 
 def server_time_ms(key: bytes | str) -> Call[int]:
     """The clock of the server that holds this key."""
-    return command("TIME", key=key, decode=lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)
+    return command(
+        "TIME",
+        key=key,
+        decode=lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000,
+    )

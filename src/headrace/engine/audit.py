@@ -71,7 +71,10 @@ def verdict(places: Places) -> tuple[str, str] | None:
     # The claim that meets a cancelled job's entry drops it; until then it lingers.
     lingering = {"ready", "suspects"} if places.state == Stored.CANCELLED else set()
     if home not in seats or set(seats) - {home} - lingering:
-        return "place", f"has ended ({Stored(places.state).name.lower()}), and stands in {where or 'no place'}"
+        return (
+            "place",
+            f"has ended ({Stored(places.state).name.lower()}), and stands in {where or 'no place'}",
+        )
     return None
 
 
@@ -92,7 +95,12 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     candidates = [
         job_id
         for job_id in ids
-        if verdict(Places(states.get(job_id, -1), **{name: found[job_id] for name, found in seats.items()}))
+        if verdict(
+            Places(
+                states.get(job_id, -1),
+                **{name: found[job_id] for name, found in seats.items()},
+            )
+        )
     ]
     candidates.sort()
     violations: list[Violation] = []
@@ -111,7 +119,8 @@ def _texts(reply: Any) -> list[str]:
 
 
 def _sessions(queue: QueueKeys) -> Steps[list[str]]:
-    return (yield command("ZRANGE", queue.sessions, 0, -1, key=queue.sessions, decode=_texts))
+    sessions: list[str] = yield command("ZRANGE", queue.sessions, 0, -1, key=queue.sessions, decode=_texts)
+    return sessions
 
 
 def _scan_records(queue: QueueKeys) -> Steps[dict[str, int]]:
@@ -152,12 +161,26 @@ def _look_again(queue: QueueKeys, ids: list[str]) -> Steps[list[Violation]]:
     found = script("admin_where")
     for _ in range(20):
         sessions = yield from _sessions(queue)
-        keys = [*queue.block(found.keys), *(queue.held(session) for session in sessions)]
-        reply = yield Call(found, keys, [LAYOUT_ARG, len(sessions), *sessions, *ids], lambda reply: reply)
+        keys = [
+            *queue.block(found.keys),
+            *(queue.held(session) for session in sessions),
+        ]
+        reply = yield Call(
+            found,
+            keys,
+            [LAYOUT_ARG, len(sessions), *sessions, *ids],
+            lambda reply: reply,
+        )
         if reply != b"again":
             break
     else:
-        return [Violation(queue.name, "session", "its workers change too fast to look closely; run the check again")]
+        return [
+            Violation(
+                queue.name,
+                "session",
+                "its workers change too fast to look closely; run the check again",
+            )
+        ]
     wrong = [(job_id, verdict(Places(*places))) for job_id, places in zip(ids, reply, strict=True)]
     return [Violation(queue.name, rule[0], f"job {job_id} {rule[1]}", job_id) for job_id, rule in wrong if rule]
 
@@ -179,7 +202,12 @@ def _check_hash(queue: QueueKeys, name: str) -> Steps[list[Violation]]:
 
 
 def _check_unique(queue: QueueKeys) -> Steps[list[Violation]]:
-    reply = yield command("HGETALL", queue.unique, key=queue.unique, decode=lambda reply: list(text_pairs(reply)))
+    reply = yield command(
+        "HGETALL",
+        queue.unique,
+        key=queue.unique,
+        decode=lambda reply: list(text_pairs(reply)),
+    )
     wrong: list[Violation] = []
     for name, value in reply:
         job_id = value.decode()
@@ -207,7 +235,13 @@ def _check_held_sets(queue: QueueKeys) -> Steps[list[Violation]]:
     for session in sorted(orphans):
         held = queue.held(session)
         if (yield command("EXISTS", held, key=held, decode=bool)) and session not in (yield from _sessions(queue)):
-            wrong.append(Violation(queue.name, "session", f"session {session} has ended, but still holds jobs"))
+            wrong.append(
+                Violation(
+                    queue.name,
+                    "session",
+                    f"session {session} has ended, but still holds jobs",
+                )
+            )
     return wrong
 
 

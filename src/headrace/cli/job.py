@@ -1,0 +1,417 @@
+"""`headrace job`: list, show, retry, cancel, delete and wait."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from headrace import wire
+from headrace.cli.filters import FILTER_HELP, Filter, parse_filter
+from headrace.cli.output import instant, print_fields, print_rows
+from headrace.cli.settings import (
+    FAILED,
+    NOT_FOUND,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    confirm,
+    not_found,
+    settings,
+    subcommand,
+    talk,
+)
+from headrace.cli.values import duration_s
+from headrace.core.record import Record, State, decode
+from headrace.engine import admin, ops
+from headrace.engine.admin import Row
+from headrace.engine.call import Steps
+from headrace.engine.clients import SyncClient
+from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
+from headrace.engine.ops import Look
+from headrace.errors import JobNotFound
+
+COLUMNS = ("id", "queue", "task", "state", "attempt", "created_at", "error")
+STATES = {**{state.value: state for state in State}, "dead": State.FAILED}
+
+
+def queues_of(client: SyncClient, name: str | None) -> list[QueueKeys]:
+    names = [name] if name else client.run(admin.queue_names(client.prefix))
+    return [queue_keys(each, client.prefix) for each in names]
+
+
+def find_job(client: SyncClient, job_id: str, queue: str | None) -> tuple[QueueKeys, Look]:
+    """Look for a job in its queue, or in all of them."""
+    check_job_id(job_id)
+    for keys in queues_of(client, queue):
+        look = client.run(ops.look(keys, job_id))
+        if look is not None:
+            return keys, look
+    where = f"queue {queue}" if queue else "any queue"
+    not_found(f"no job {job_id} in {where}: it never was, was deleted, or is no longer kept")
+
+
+def row(found: Row) -> dict[str, Any]:
+    """A job's row: stable keys."""
+    record = found.record
+    kind, message = admin.error_of(record) if found.state is State.FAILED or record.errors else ("", "")
+    return {
+        "id": found.id,
+        "queue": found.queue,
+        "task": record.task,
+        "state": found.state.value,
+        "attempt": record.attempt,
+        "priority": record.priority,
+        "created_at": instant(record.created_at_ms),
+        "started_at": instant(record.started_at_ms),
+        "ended_at": instant(record.ended_at_ms),
+        "due_at": instant(found.due_at_ms),
+        "error": f"{kind}: {message}".splitlines()[0] if kind else None,
+        "session": found.session,
+    }
+
+
+def details(queue: str, job_id: str, look: Look) -> dict[str, Any]:
+    """Everything about one job."""
+    record = decode(look.record)
+    shown = row(Row(queue, job_id, look.state, record, look.due_ms, look.session))
+    shown["args"], shown["kwargs"] = wire.decode_call(record.payload, None)
+    shown["result"] = None if record.result is None else msgspec.msgpack.decode(record.result)
+    shown["note"], shown["reason"], shown["crashes"] = (
+        record.note,
+        record.reason,
+        look.crashes,
+    )
+    progress = msgspec.msgpack.decode(look.progress) if look.progress else None
+    shown["progress"] = progress and {
+        "fraction": progress[0],
+        "text": progress[1],
+        "at": instant(progress[2]),
+    }
+    shown["expires_at"] = instant(record.expires_at_ms)
+    shown["options"] = msgspec.to_builtins(record.options) if record.options else {}
+    shown["errors"] = [
+        {
+            "attempt": error.attempt,
+            "type": error.type,
+            "message": error.message,
+            "at": instant(error.at_ms),
+            "traceback": error.traceback,
+        }
+        for error in record.errors or []
+    ]
+    return shown
+
+
+def search(client: SyncClient, queues: Iterable[QueueKeys], wanted: Filter) -> Iterator[Row]:
+    """All jobs that match, queue by queue, read page by page."""
+    for queue in queues:
+        cursor = ""
+        while True:
+            page = client.run(admin.list_jobs(queue, wanted.states, cursor=cursor, limit=admin.JOBS_A_CALL))
+            yield from (found for found in page.rows if wanted.matches(found))
+            cursor = page.cursor
+            if not cursor:
+                break
+
+
+_queue = click.option("--queue", "-Q", metavar="NAME", help="Look in this queue only.")
+_filter = click.option("--filter", "filter_text", metavar="FILTER", help=FILTER_HELP)
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only list the ids it would act on.")
+
+
+@click.group(epilog="\b\nExamples:\n  headrace job ls --state failed\n  headrace job show ID\n  headrace job wait ID")
+def command() -> None:
+    """List, show, retry, cancel, delete and wait for jobs."""
+
+
+@subcommand(
+    command,
+    "ls",
+    epilog="\b\nExample:\n  headrace job ls --filter 'task:mail.send state:dead' --limit 20",
+)
+@click.option(
+    "--state",
+    type=click.Choice(list(STATES)),
+    multiple=True,
+    help="Only these; default: all.",
+)
+@click.option("--task", metavar="NAME", help="Only jobs of this task.")
+@click.option(
+    "--since",
+    type=duration_s,
+    metavar="DURATION",
+    help="Only jobs created in the last 10m, 2h, 3d …",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="Most jobs.",
+)
+@_queue
+@_filter
+def list_jobs(
+    state: tuple[str, ...],
+    task: str | None,
+    since: float | None,
+    limit: int,
+    queue: str | None,
+    filter_text: str | None,
+) -> int:
+    """List jobs: running ones first, then in the order in which they would run, then the ended ones.
+
+    In a pipe: id, queue, task, state, attempt, created, error.
+    """
+    client = settings().client()
+    wanted = parse_filter(filter_text, states={STATES[name] for name in state}, task=task, queue=queue)
+    since_ms = None if since is None else int((time.time() - since) * 1000)
+    rows: list[dict[str, Any]] = []
+    is_more = False
+    for found in search(client, queues_of(client, wanted.queue), wanted):
+        if since_ms is not None and found.record.created_at_ms < since_ms:
+            continue
+        if len(rows) == limit:
+            is_more = True
+            break
+        rows.append(row(found))
+    print_rows(rows, COLUMNS, empty="no such job")
+    if is_more:
+        talk(f"there are more than {limit}: raise --limit, or narrow the filter")
+    return OK
+
+
+@subcommand(
+    command,
+    "show",
+    epilog="\b\nExample:\n  headrace job show 1k83ra38f9clh3epqg26 --json",
+)
+@click.argument("job_id")
+@_queue
+def show(job_id: str, queue: str | None) -> int:
+    """Show one job: arguments, state, result, errors."""
+    keys, look = find_job(settings().client(), job_id, queue)
+    print_fields(details(keys.name, job_id, look))
+    return OK
+
+
+def _act_on(
+    job_ids: tuple[str, ...],
+    queue: str | None,
+    filter_text: str | None,
+    states: set[State],
+    verb: str,
+    act: Callable[[QueueKeys, str], Steps[str]],
+    done: str,
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Do one thing to jobs named by id or filter; the code tells the worst that happened."""
+    client = settings().client()
+    if bool(job_ids) == bool(filter_text):
+        raise click.UsageError("name jobs by id, or by --filter")
+    targets: list[tuple[QueueKeys, str]]
+    if filter_text:
+        wanted = parse_filter(filter_text, queue=queue, default_states=states)
+        targets = [
+            (queue_keys(found.queue, client.prefix), found.id)
+            for found in search(client, queues_of(client, wanted.queue), wanted)
+        ]
+    else:
+        targets = [(find_job(client, job_id, queue)[0], job_id) for job_id in job_ids]
+    if dry_run:
+        for _, job_id in targets:
+            click.echo(job_id)
+        talk(f"{len(targets)} jobs")
+        return OK
+    if filter_text and targets:
+        confirm(f"{verb.capitalize()} {len(targets)} jobs?", yes=yes)
+    code = OK
+    for keys, job_id in targets:
+        try:
+            answer = client.run(act(keys, job_id))
+        except JobNotFound as error:
+            talk(str(error), is_error=True)
+            code = NOT_FOUND
+            continue
+        if answer in done.split():
+            click.echo(job_id)
+        else:
+            talk(f"job {job_id}: {_WHY_NOT[answer]}", is_error=True)
+            code = code or REFUSED
+        if answer == "asked":
+            talk(f"job {job_id} runs; its worker was told to stop it")
+    return code
+
+
+_WHY_NOT = {
+    "live": "it has not ended, so there is nothing to retry",
+    "ended": "it has ended already",
+    "running": "it runs; cancel it first",
+}
+
+
+@subcommand(
+    command,
+    "retry",
+    epilog="\b\nExamples:\n  headrace job retry ID\n  headrace job retry --filter 'state:dead'",
+)
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@_queue
+@_filter
+@_yes
+@_dry_run
+def retry(
+    job_ids: tuple[str, ...],
+    queue: str | None,
+    filter_text: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Put ended jobs back in their queue, attempts counted from zero. Prints the ids."""
+    states = {State.FAILED, State.CANCELLED, State.EXPIRED}
+    return _act_on(
+        job_ids,
+        queue,
+        filter_text,
+        states,
+        "retry",
+        ops.retry,
+        "queued",
+        yes=yes,
+        dry_run=dry_run,
+    )
+
+
+@subcommand(command, "cancel", epilog="\b\nExample:\n  headrace job cancel ID")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@_queue
+@_filter
+@_yes
+@_dry_run
+def cancel(
+    job_ids: tuple[str, ...],
+    queue: str | None,
+    filter_text: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Cancel jobs: a waiting one ends at once, a running one is asked to stop. Prints the ids."""
+    states = {
+        State.QUEUED,
+        State.SCHEDULED,
+        State.RETRYING,
+        State.RUNNING,
+        State.WAITING,
+    }
+    return _act_on(
+        job_ids,
+        queue,
+        filter_text,
+        states,
+        "cancel",
+        ops.cancel,
+        "cancelled asked",
+        yes=yes,
+        dry_run=dry_run,
+    )
+
+
+@subcommand(command, "delete", epilog="\b\nExample:\n  headrace job delete ID --yes")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@_queue
+@_filter
+@_yes
+@_dry_run
+def delete(
+    job_ids: tuple[str, ...],
+    queue: str | None,
+    filter_text: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Delete jobs with their records; running ones are refused. Prints the ids."""
+    if job_ids and not dry_run:
+        confirm(f"Delete {len(job_ids)} jobs for good?", yes=yes)
+    states = set(State) - {State.RUNNING}
+    return _act_on(
+        job_ids,
+        queue,
+        filter_text,
+        states,
+        "delete",
+        ops.delete,
+        "deleted",
+        yes=yes,
+        dry_run=dry_run,
+    )
+
+
+@subcommand(command, "wait", epilog="\b\nExample:\n  headrace job wait ID --timeout 30s")
+@click.argument("job_id")
+@_queue
+@click.option(
+    "--timeout",
+    type=duration_s,
+    metavar="DURATION",
+    help="Give up after 30s, 10m …: exit code 124.",
+)
+def wait(job_id: str, queue: str | None, timeout: float | None) -> int:
+    """Wait until a job has ended, and print its result. Exit code 1 when it did not succeed."""
+    client = settings().client()
+    keys, _ = find_job(client, job_id, queue)
+    return wait_for(client, keys, job_id, timeout)
+
+
+def wait_for(client: SyncClient, keys: QueueKeys, job_id: str, timeout_s: float | None) -> int:
+    """Wait for a job's end and print its result (stdout) or what became of it (stderr)."""
+    waiter = secrets.token_hex(8)
+    ends = None if timeout_s is None else time.monotonic() + timeout_s
+    found = client.run(ops.watch(keys, job_id, waiter))
+    while found is None:
+        left = 30.0 if ends is None else min(30.0, ends - time.monotonic())
+        if left <= 0:
+            client.run(ops.unwatch(keys, job_id, waiter))
+            talk(
+                f"job {job_id} has not ended in {timeout_s:g} s; it goes on",
+                is_error=True,
+            )
+            return TIMED_OUT
+        found = client.block(ops.wait_ring(keys, waiter, left), left)
+        if found is None:
+            found = client.run(ops.watch(keys, job_id, waiter))
+    if not found:
+        not_found(f"job {job_id} was deleted")
+    return _print_end(job_id, decode(found))
+
+
+def _print_end(job_id: str, record: Record) -> int:
+    state = admin.ended_state(record)
+    if state is State.SUCCEEDED:
+        if record.result is not None:
+            print_result(msgspec.msgpack.decode(record.result))
+        elif record.note:
+            talk(f"job {job_id} succeeded; its result was not kept: {record.note}")
+        return OK
+    kind, message = admin.error_of(record)
+    told = f": {kind}: {message}" if kind else ""
+    talk(
+        f"job {job_id} {'has ' if state is not State.CANCELLED else 'was '}{state.value}{told}",
+        is_error=True,
+    )
+    return FAILED
+
+
+def print_result(value: Any) -> None:
+    """A job's result: text as it is, all else as JSON."""
+    if isinstance(value, str) and not settings().is_json:
+        click.echo(value)
+    else:
+        click.echo(msgspec.json.encode(value).decode())

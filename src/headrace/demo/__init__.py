@@ -1,0 +1,1 @@
+"""The demo: the tutorial's system for real. A site with pages, a web app that enqueues, a worker that counts words."""
