@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+import redis
 from engine_kit import Kit, ids_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,7 +30,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client = SyncClient(ServerConfig(self.url), retry=False)
-        self.redis: Any = __import__("redis").Redis.from_url(self.url, decode_responses=True)
+        self.redis: Any = redis.Redis.from_url(self.url, decode_responses=True)
+        self.raw: Any = redis.Redis.from_url(self.url)
         self.redis.flushall()
         self.kit = Kit(self.client)
         self.held: dict[str, dict[str, ops.Claim]] = {}
@@ -39,6 +41,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.client.close()
         self.redis.close()
+        self.raw.close()
 
     @rule(job_id=IDS, delay=st.sampled_from([0, 0, 60_000]), priority=st.sampled_from([0, 0, 7, -7]), front=st.booleans())
     def enqueue(self, job_id: str, delay: int, priority: int, front: bool) -> None:
@@ -91,8 +94,10 @@ class Machine(RuleBasedStateMachine):
         for claim in claims:
             self.held[session].pop(claim.id, None)
 
-    @rule(session=SESSIONS, job_id=IDS)
-    def give_back(self, session: str, job_id: str) -> None:
+    @rule(session=SESSIONS, data=st.data())
+    def give_back(self, session: str, data: st.DataObject) -> None:
+        held = sorted(self.held.get(session, ()))
+        job_id = data.draw(st.sampled_from(held) if held else IDS)
         try:
             given = self.client.run(ops.give_back(self.kit.queues, session, [("default", job_id)], split=False))
         except SessionGone:
@@ -167,9 +172,7 @@ class Machine(RuleBasedStateMachine):
             *found.lrange(queue.ready, 0, -1), *found.zrange(queue.priority, 0, -1), *found.zrange(queue.delayed, 0, -1),
             *found.lrange(queue.suspects, 0, -1), *(job for jobs in self.held.values() for job in jobs),
         ]  # fmt: skip
-        raw = __import__("redis").Redis.from_url(self.url)
-        records = {job_id.decode(): decode(data) for job_id, data in raw.hgetall(queue.jobs).items()}
-        raw.close()
+        records = {job_id.decode(): decode(data) for job_id, data in self.raw.hgetall(queue.jobs).items()}
         for job_id, record in records.items():
             if record.state == Stored.LIVE:
                 assert places.count(job_id) == 1, f"{job_id} is in {places.count(job_id)} places: {places}"
