@@ -36,7 +36,6 @@ from headrace.errors import (
     UsageError,
 )
 
-R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 # One blocking command waits this long at most; then the job is looked at again, in case its ring was lost.
@@ -62,7 +61,7 @@ class Runner(Protocol):
     async def ajob(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
 
 
-class JobCall(msgspec.Struct, Generic[R], frozen=True):
+class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
     """A checked call of a task, not yet enqueued: what `enqueue_many` takes. May be enqueued many times."""
 
     task: str
