@@ -46,10 +46,15 @@ def test_a_new_batch_has_nothing_running_and_no_revocation():
     """What was said of the old batch never holds for the new one."""
     slot = Board.create(1, 1).slot(0, 0)
     slot.set_batch([("q", "a"), ("q", "b")], 1)
-    slot.index, slot.is_running, slot.revoked = 1, 1, 1
+    slot.index, slot.is_running = 1, 1
+    old = slot.batch_serial
+    slot.revoke(old)
+    assert slot.is_revoked
     slot.set_batch([("q", "c")], 2)
-    assert (slot.index, slot.is_running, slot.revoked, slot.count) == (-1, 0, 0, 1)
+    assert (slot.index, slot.is_running, slot.is_revoked, slot.count) == (-1, 0, False, 1)
     assert slot.running() is None
+    slot.revoke(old)  # a supervisor that was slow
+    assert not slot.is_revoked
 
 
 def test_a_half_written_batch_reads_as_empty():

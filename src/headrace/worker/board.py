@@ -73,7 +73,7 @@ class ChildRow(Row):
     pid = Cell(0)
     ready = Cell(1)
     stopping = Cell(2)
-    """1: finish the running job, give back the rest, exit."""
+    """1: finish the running job, give back the rest, exit. SIGTERM says the same."""
     quiet = Cell(3)
     """1: claim nothing."""
     exit_reason = Cell(4)
@@ -81,13 +81,7 @@ class ChildRow(Row):
     """1: the child holds a suspect, alone."""
     spawn_id = Cell(6)
     claims = Cell(7)
-    recycle = Cell(8)
-    """1: as `stopping`, but another child will take its place."""
-    jobs_done = Cell(9)
-    expelled = Cell(10)
-    """1: a session of this child is no longer on the server; adopt or exit."""
-    parked = Cell(11)
-    """Jobs put aside, since no task of that name is known."""
+    jobs_done = Cell(8)
 
     def reset(self, spawn_id: int) -> None:
         """Make the row ready for a new child. Only while there is none."""
@@ -100,7 +94,7 @@ class SlotRow(Row):
     """One consumer: its session and what it runs.
 
     The child starts a job by writing timeout_ms, started_ns, index, serial, is_running=1, in this order, and reads
-    `revoked` after that. The supervisor gives a batch back by writing revoked=1 and reads `index` after that. So
+    `is_revoked` after that. The supervisor gives a batch back by `revoke` and reads `index` after that. So
     either the child sees the flag, or the supervisor sees the job; x86 and ARM may let each miss the other for
     nanoseconds, and then the give-back and the settle of that job meet in the script, where the session's claim decides.
     """
@@ -121,7 +115,7 @@ class SlotRow(Row):
     """0: none."""
     batch_started_ns = Cell(BATCH_STARTED_NS)
     revoked = Cell(REVOKED)
-    """1: the supervisor has given, or gives, the unstarted jobs back."""
+    """The `batch_serial` of the batch whose unstarted jobs the supervisor gives back; see `is_revoked`."""
     interrupt = Cell(INTERRUPT)
     """The serial of the job to interrupt; 0: none."""
     interrupt_reason = Cell(INTERRUPT_REASON)
@@ -156,6 +150,15 @@ class SlotRow(Row):
         self.batch_started_ns = now_ns
         self.count = len(jobs)
         self.batch_serial += 1
+
+    def revoke(self, batch_serial: int) -> None:
+        """Forbid the child to start more of this batch; says nothing of a later batch."""
+        self.revoked = batch_serial
+
+    @property
+    def is_revoked(self) -> bool:
+        """The jobs of this batch after the one at `index` are no longer the child's."""
+        return self.revoked == self.batch_serial
 
     def clear_batch(self) -> None:
         """The batch is settled and given back: nothing is held."""
