@@ -70,7 +70,9 @@ def work(connection: Any, queue: QueueKeys, total: int, batch: int, keep: bool) 
             outcomes += (job_id, 3_600_000, raw[:2] + b"\x06" + raw[3:]) if keep else (job_id, 0, b"")
         done += len(ids)
         want = min(batch, total - done)
-        _, claims = call(connection, "settle", keys, LAYOUT, SESSION, want, 1, 1, b"s" if keep else b"d", 0, len(ids), *outcomes)
+        _, claims = call(
+            connection, "settle", keys, LAYOUT, SESSION, want, 1, 1, b"s" if keep else b"d", 0, len(ids), *outcomes
+        )
 
 
 def pipelined_cost(connection: Any, server: Any, queue: QueueKeys, total: int, body: bytes, width: int = 32) -> float:
@@ -137,7 +139,13 @@ def noop(*args: Any) -> None:
 
 
 if __name__ == "__main__":
-    url, queue, total, batch, keep = sys.argv[1], queue_keys(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "kept"
+    url, queue, total, batch, keep = (
+        sys.argv[1],
+        queue_keys(sys.argv[2]),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        sys.argv[5] == "kept",
+    )
     link = connect(url)
     began = time.perf_counter()
     work(link, queue, total, batch, keep)

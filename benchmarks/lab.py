@@ -71,7 +71,9 @@ class Server:
 
 
 @contextmanager
-def worker(server: Server, *args: str, consumers: int = 1, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    server: Server, *args: str, consumers: int = 1, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A real worker, as its users start it; ready when all its sessions are open."""
     command = [sys.executable, "-m", "headrace", "worker", "-A", "tasks:app", "--log-level", "warning", *args]
     process = subprocess.Popen(

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import bare
 import tasks
+from headrace.server import EmbeddedServer
 from lab import HERE, QUEUE, URL, Server, pause, until, worker
 
 from headrace import Headrace
-from headrace.server import EmbeddedServer
 
 REPEATS = 3
 
@@ -137,7 +137,15 @@ def _ours(server: Server, total: int, task: str, processes: int = 1) -> float:
 def _bare(server: Server, total: int, kept: bool) -> float:
     server.reset()
     _fill(server, "noop", total)
-    command = [sys.executable, str(HERE / "bare.py"), server.url, QUEUE.name, str(total), "256", "kept" if kept else "dropped"]
+    command = [
+        sys.executable,
+        str(HERE / "bare.py"),
+        server.url,
+        QUEUE.name,
+        str(total),
+        "256",
+        "kept" if kept else "dropped",
+    ]
     return total / float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -183,10 +191,18 @@ def idle(server: Server, scale: float) -> list[Figure]:
         seconds = max(20 * scale, 6)
         pause(seconds)
         after = server.calls()
-    sent = sum(after[name] - before.get(name, 0) for name in ("evalsha", "eval", "bzpopmin", "hset", "sadd") if name in after)
+    sent = sum(
+        after[name] - before.get(name, 0) for name in ("evalsha", "eval", "bzpopmin", "hset", "sadd") if name in after
+    )
     own = sum(after[name] - before.get(name, 0) for name in after)
     return [
-        Figure("commands a second, ten idle consumers", sent / seconds, "/s", 10.0, note=f"{own / seconds:.0f}/s with those inside scripts")
+        Figure(
+            "commands a second, ten idle consumers",
+            sent / seconds,
+            "/s",
+            10.0,
+            note=f"{own / seconds:.0f}/s with those inside scripts",
+        )
     ]
 
 
@@ -201,8 +217,20 @@ def million(server: Server, scale: float) -> list[Figure]:
         medians[pending] = bare.one_by_one(link, QUEUE, 2_000, body)
     small, large = medians[1_000], medians[max(medians)]
     return [
-        Figure(f"enqueue with {max(medians):,} pending against 1,000", large[0] / small[0], "×", 1.5, note=f"{large[0]:.0f} µs against {small[0]:.0f}"),
-        Figure(f"claim and settle with {max(medians):,} pending", large[1] / small[1], "×", 1.5, note=f"{large[1]:.0f} µs against {small[1]:.0f}"),
+        Figure(
+            f"enqueue with {max(medians):,} pending against 1,000",
+            large[0] / small[0],
+            "×",
+            1.5,
+            note=f"{large[0]:.0f} µs against {small[0]:.0f}",
+        ),
+        Figure(
+            f"claim and settle with {max(medians):,} pending",
+            large[1] / small[1],
+            "×",
+            1.5,
+            note=f"{large[1]:.0f} µs against {small[1]:.0f}",
+        ),
     ]
 
 
@@ -224,12 +252,15 @@ def producer(server: Server, scale: float) -> list[Figure]:
     app.close()
     return [
         Figure("round trips an enqueue", trips, "calls", 1.0),
-        Figure("Python calls of our own an enqueue", calls, "calls", 15.0, note=f"{rate:,.0f} enqueues/s, one producer"),
+        Figure(
+            "Python calls of our own an enqueue", calls, "calls", 15.0, note=f"{rate:,.0f} enqueues/s, one producer"
+        ),
     ]
 
 
 def imports(server: Server, scale: float) -> list[Figure]:
     """`import headrace` over `import redis, msgspec`, and `headrace --help`."""
+
     def best(*command: str) -> float:
         times = []
         for _ in range(7):
@@ -241,7 +272,13 @@ def imports(server: Server, scale: float) -> list[Figure]:
     base, ours = best("-c", "import redis, msgspec"), best("-c", "import redis, msgspec, headrace")
     return [
         Figure("import headrace over redis and msgspec", ours - base, "ms", 60.0),
-        Figure("headrace --help", best("-m", "headrace", "--help"), "ms", 150.0, note=f"python alone {best('-c', ''):.0f} ms"),
+        Figure(
+            "headrace --help",
+            best("-m", "headrace", "--help"),
+            "ms",
+            150.0,
+            note=f"python alone {best('-c', ''):.0f} ms",
+        ),
     ]
 
 
@@ -252,7 +289,11 @@ MEASURES: dict[str, Callable[[Server, float], list[Figure]]] = {
 
 
 def show(figure: Figure) -> str:
-    budget = "" if figure.budget is None else f"{'≥' if figure.is_least else '≤'} {figure.budget:g} {'MISSED' if figure.is_missed else 'ok'}"
+    budget = (
+        ""
+        if figure.budget is None
+        else f"{'≥' if figure.is_least else '≤'} {figure.budget:g} {'MISSED' if figure.is_missed else 'ok'}"
+    )
     return f"{figure.what:<58} {figure.value:>10,.2f} {figure.unit:<7} {budget:<16} {figure.note}"
 
 
@@ -270,7 +311,10 @@ def main() -> int:
                 figures.append(figure)
                 print(show(figure), flush=True)
     missed = [figure.what for figure in figures if figure.is_missed]
-    print(f"\n{len(missed)} of {sum(f.budget is not None for f in figures)} budgets missed" + "".join(f"\n  {m}" for m in missed))
+    print(
+        f"\n{len(missed)} of {sum(f.budget is not None for f in figures)} budgets missed"
+        + "".join(f"\n  {m}" for m in missed)
+    )
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     path = results / time.strftime("%Y%m%dT%H%M%S.json")
@@ -279,7 +323,9 @@ def main() -> int:
         "server": f"{what.get('server_name', 'redis')} {what.get('valkey_version') or what['redis_version']}",
         **{name: version(name) for name in ("headrace", "redis", "hiredis", "msgspec")},
     }  # fmt: skip
-    path.write_text(json.dumps({"machine": machine, "quick": options.quick, "figures": [asdict(f) for f in figures]}, indent=1))
+    path.write_text(
+        json.dumps({"machine": machine, "quick": options.quick, "figures": [asdict(f) for f in figures]}, indent=1)
+    )
     return 0
 
 

@@ -16,7 +16,9 @@ LEASE_MS = 10_000
 
 def record_bytes(*, priority: int = 0, expires_at_ms: int = 0, layout: int = 1) -> bytes:
     payload = msgspec.Raw(msgspec.msgpack.encode([[1], {}]))
-    return encode(Record(layout, int(Stored.LIVE), expires_at_ms, priority, "kit.task", payload, int(time.time() * 1000)))
+    return encode(
+        Record(layout, int(Stored.LIVE), expires_at_ms, priority, "kit.task", payload, int(time.time() * 1000))
+    )
 
 
 def ended(record: bytes, state: Stored) -> bytes:
@@ -54,9 +56,19 @@ class Kit:
         return self.client.run(ops.claim(self.queues, session, want, take_suspects=take_suspects, split=self.split))
 
     def settle(
-        self, session: str, claims: list[ops.Claim], kind: ops.Kind = ops.Kind.SUCCEEDED, *, ms: int = 60_000, want: int = 0
+        self,
+        session: str,
+        claims: list[ops.Claim],
+        kind: ops.Kind = ops.Kind.SUCCEEDED,
+        *,
+        ms: int = 60_000,
+        want: int = 0,
     ) -> ops.Settled:
-        states = {ops.Kind.SUCCEEDED: Stored.SUCCEEDED, ops.Kind.FAILED: Stored.FAILED, ops.Kind.CANCELLED: Stored.CANCELLED}
+        states = {
+            ops.Kind.SUCCEEDED: Stored.SUCCEEDED,
+            ops.Kind.FAILED: Stored.FAILED,
+            ops.Kind.CANCELLED: Stored.CANCELLED,
+        }
         outcomes = [
             ops.Settlement(
                 claim.queue, claim.id, kind, ended(claim.record, states.get(kind, Stored.LIVE)),
@@ -68,7 +80,9 @@ class Kit:
         ]  # fmt: skip
         return self.client.run(ops.settle(self.queues, session, outcomes, want=want, split=self.split))
 
-    def release(self, session: str, *blamed: str, alone: bool = True, reason: str = "killed by SIGKILL") -> ops.Released:
+    def release(
+        self, session: str, *blamed: str, alone: bool = True, reason: str = "killed by SIGKILL"
+    ) -> ops.Released:
         return self.client.run(
             ops.release(self.queues, session, blamed=blamed, alone=alone, reason=reason, split=self.split)
         )

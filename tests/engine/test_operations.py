@@ -382,7 +382,9 @@ def test_nothing_is_left_after_a_drain(kit: Kit) -> None:
 
 def _all_keys(kit: Kit) -> list[bytes]:
     """Every key on the queue's node."""
-    return kit.client.run(command("SCAN", "0", "COUNT", 10_000, key=kit.queue.meta, decode=lambda reply: list(reply[1])))
+    return kit.client.run(
+        command("SCAN", "0", "COUNT", 10_000, key=kit.queue.meta, decode=lambda reply: list(reply[1]))
+    )
 
 
 def test_two_queues_are_claimed_in_the_order_given(client: SyncClient) -> None:
@@ -392,4 +394,7 @@ def test_two_queues_are_claimed_in_the_order_given(client: SyncClient) -> None:
     both.client.enqueue("high", [ops.NewJob("h1", record_bytes()), ops.NewJob("h2", record_bytes())])
     session = both.open("s")
     assert ["h1", "h2", "l1"] == ids_of(both.claim(session))
-    assert Stored.LIVE == decode(both.client.run(command("HGET", both.queue.jobs, "h1", key=both.queue.jobs, decode=bytes))).state
+    assert (
+        Stored.LIVE
+        == decode(both.client.run(command("HGET", both.queue.jobs, "h1", key=both.queue.jobs, decode=bytes))).state
+    )

@@ -43,7 +43,9 @@ class Machine(RuleBasedStateMachine):
         self.redis.close()
         self.raw.close()
 
-    @rule(job_id=IDS, delay=st.sampled_from([0, 0, 60_000]), priority=st.sampled_from([0, 0, 7, -7]), front=st.booleans())
+    @rule(
+        job_id=IDS, delay=st.sampled_from([0, 0, 60_000]), priority=st.sampled_from([0, 0, 7, -7]), front=st.booleans()
+    )
     def enqueue(self, job_id: str, delay: int, priority: int, front: bool) -> None:
         existed = self.kit.state(job_id) != "none"
         lingers = job_id in self.redis.lrange(self.kit.queue.ready, 0, -1)

@@ -7,7 +7,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio as aredis
@@ -20,7 +20,10 @@ from redis.sentinel import MasterNotFoundError
 from headrace import errors
 
 Address = tuple[str, int]
+_parse_url: Any = redis.connection.parse_url
+_UnixConnection: Any = redis.UnixDomainSocketConnection
 
+_FORMS = "use redis://HOST:PORT/DB, rediss:// (TLS), unix:///PATH, redis+cluster://H:P,H:P or redis+sentinel://H:P,H:P/MASTER"
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 
 
@@ -84,37 +87,17 @@ def parse_target(config: ServerConfig) -> Target:
     """
     url = config.url
     shown = masked_url(url)
-    forms = "use redis://HOST:PORT/DB, rediss:// (TLS), unix:///PATH, redis+cluster://H:P,H:P or redis+sentinel://H:P,H:P/MASTER"
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
-        raise errors.UsageError(f"{shown!r} is no server URL: {forms}")
+        raise errors.UsageError(f"{shown!r} is no server URL: {_FORMS}")
     tls = scheme.startswith("rediss")
     mode = scheme.partition("+")[2] or ("unix" if scheme == "unix" else "single")
     try:
-        split = urlsplit(f"redis://{rest}")
-        query = dict(parse_qsl(split.query))
-        user_part, _, hosts = split.netloc.rpartition("@")
-        # A one-host URL goes through redis-py's own parser, which knows every option of its query string.
-        base = f"{'rediss' if tls else 'redis'}://{user_part + '@' if user_part else ''}"
-        parts = [part for part in split.path.split("/") if part]
-        master = ""
-        if mode == "unix":
-            parsed = redis.connection.parse_url(url)
-        else:
-            if mode == "sentinel":
-                if not parts:
-                    raise ValueError("the master's name is missing")
-                master, parts = parts[0], parts[1:]
-            database = parts[0] if parts else ""
-            if mode == "cluster" and database not in ("", "0"):
-                raise ValueError("a cluster has database 0 only")
-            if database and not database.isdigit():
-                raise ValueError(f"{database!r} is no database number")
-            suffix = f"/{database}" + (f"?{split.query}" if query else "")
-            parsed = redis.connection.parse_url(f"{base}{hosts.split(',')[0] or 'localhost'}{suffix}")
-        nodes = tuple(_address(host, 26379 if mode == "sentinel" else 6379) for host in hosts.split(",")) if mode != "unix" else ()
+        parsed, hosts, master = _split_url(url, mode, tls, rest)
+        default_port = 26379 if mode == "sentinel" else 6379
+        nodes = tuple(_address(host, default_port) for host in hosts.split(",")) if mode != "unix" else ()
     except ValueError as error:
-        raise errors.UsageError(f"{shown!r} is no server URL ({error}): {forms}") from None
+        raise errors.UsageError(f"{shown!r} is no server URL ({error}): {_FORMS}") from None
     kwargs = {k: v for k, v in parsed.items() if k not in ("connection_class", "host", "port", "path")}
     kwargs.update(
         protocol=2,
@@ -125,6 +108,28 @@ def parse_target(config: ServerConfig) -> Target:
     if mode != "unix":
         kwargs.update(socket_keepalive=True, socket_keepalive_options=_keepalive())
     return Target(url, mode, nodes, master, kwargs, tls, str(parsed.get("path", "")))
+
+
+def _split_url(url: str, mode: str, is_tls: bool, rest: str) -> tuple[dict[str, Any], str, str]:
+    """redis-py's own reading of a one-host form of the URL (it knows every option), all hosts, the master's name."""
+    if mode == "unix":
+        return _parse_url(url), "", ""
+    split = urlsplit(f"redis://{rest}")
+    user, _, hosts = split.netloc.rpartition("@")
+    parts = [part for part in split.path.split("/") if part]
+    master = ""
+    if mode == "sentinel":
+        if not parts:
+            raise ValueError("the master's name is missing")
+        master, parts = parts[0], parts[1:]
+    database = parts[0] if parts else ""
+    if mode == "cluster" and database not in ("", "0"):
+        raise ValueError("a cluster has database 0 only")
+    if database and not database.isdigit():
+        raise ValueError(f"{database!r} is no database number")
+    first = f"{'rediss' if is_tls else 'redis'}://{user + '@' if user else ''}{hosts.split(',')[0] or 'localhost'}"
+    suffix = f"/{database}" + (f"?{split.query}" if split.query else "")
+    return _parse_url(first + suffix), hosts, master
 
 
 def _keepalive() -> dict[int, int]:
@@ -144,7 +149,7 @@ def sync_connection(target: Target, address: Address | None, **overrides: Any) -
     """A redis-py connection, not yet connected; its own retries are off, since it would repeat writes."""
     kwargs = {**target.kwargs, **overrides, "retry": Retry(NoBackoff(), 0)}
     if target.mode == "unix":
-        return redis.UnixDomainSocketConnection(path=target.path, **kwargs)
+        return _UnixConnection(path=target.path, **kwargs)
     assert address is not None
     kind: Any = redis.SSLConnection if target.is_tls else redis.Connection
     return kind(host=address[0], port=address[1], **kwargs)
@@ -243,7 +248,9 @@ def translate(error: BaseException, url: str) -> errors.ServerError | errors.Hea
             f"no server answers at {where} ({text.rstrip('.')}): start one with `headrace server`, or set HEADRACE_URL"
         )
     if isinstance(error, redis.RedisError):
-        return errors.ServerCorrupt(f"{where} sent what is no reply to a command of ours ({text}): is it a Redis server?")
+        return errors.ServerCorrupt(
+            f"{where} sent what is no reply to a command of ours ({text}): is it a Redis server?"
+        )
     raise error
 
 

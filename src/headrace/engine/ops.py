@@ -362,7 +362,7 @@ def release(
     found = script("release")
     total = Released([], 0, [])
     for queue in queues:
-        args = [LAYOUT_ARG, session, int(alone), int(fatal), reason, *blamed]
+        args: list[Arg] = [LAYOUT_ARG, session, int(alone), int(fatal), reason, *blamed]
         suspects, returned, failed = yield Call(found, _keys(found, [queue], session), args, list)
         total.suspects += _texts(suspects)
         total.returned += returned
@@ -464,9 +464,7 @@ def _with_holders(name: str, queue: QueueKeys, job_id: str) -> Steps[str]:
     """Run a script that must see every session's claims, with the sessions' keys declared."""
     found = script(name)
     for _ in range(20):
-        sessions: list[str] = yield command(
-            "ZRANGE", queue.sessions, 0, -1, key=queue.sessions, decode=_texts
-        )
+        sessions: list[str] = yield command("ZRANGE", queue.sessions, 0, -1, key=queue.sessions, decode=_texts)
         keys = [*queue.block(found.keys), *(queue.held(session) for session in sessions)]
         answer: str = yield Call(found, keys, [LAYOUT_ARG, job_id, *sessions], _text)
         if answer != "again":
