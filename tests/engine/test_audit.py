@@ -48,7 +48,7 @@ def test_a_sound_queue_has_no_violation(kit):
         (("RPUSH", "ready", "held"), [("place", "held")]),
         (("RPUSH", "ready", "done"), [("place", "done")]),
         (("RPUSH", "suspects", "ghost"), [("record", "ghost")]),
-        (("ZADD", "dead", 1, "done"), [("place", "done")]),
+        (("ZADD", "dead", 1, "done"), [("counters", ""), ("place", "done")]),
         (("ZREM", "dead", "dead"), [("counters", ""), ("place", "dead")]),
         (("ZREM", "delayed", "later"), [("place", "later")]),
         (("ZADD", "delayed", 1, "urgent"), [("place", "urgent")]),

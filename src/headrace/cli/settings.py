@@ -72,6 +72,12 @@ class Settings:
     color: str | None = None
     quiet: bool | None = None
     is_json: bool | None = None
+    url_is_from_environment: bool = False
+
+    @property
+    def explicit_url(self) -> str | None:
+        """--url as it was typed: it goes before what an app says of itself, $HEADRACE_URL comes after that."""
+        return None if self.url_is_from_environment else self.url
 
     def app(self) -> Headrace:
         """The app named by -A, else one that only knows the server."""
@@ -112,6 +118,8 @@ def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     is_from_environment = ctx.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT
     if not (is_from_environment and getattr(kept, name) is not None):
         setattr(kept, name, value)
+        if name == "url":
+            kept.url_is_from_environment = is_from_environment
 
 
 def _option(*names: str, **options: Any) -> Callable[[F], F]:
@@ -123,8 +131,7 @@ _SHARED = (
             help="The app: module:variable, module, or a path such as app.py."),
     _option("--url", metavar="URL", envvar="HEADRACE_URL", show_envvar=True,
             help="The server. Default: the running `headrace dev`, else redis://localhost:6379/0."),
-    _option("--prefix", metavar="TEXT", envvar="HEADRACE_PREFIX", show_envvar=True,
-            help="What all keys start with. Default: hr."),
+    _option("--prefix", metavar="TEXT", help="What all keys start with. Default: the app's, else hr."),
     _option("--color", type=click.Choice(["auto", "always", "never"]),
             help="Colours on stdout; NO_COLOR and FORCE_COLOR work too."),
     _option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr, errors aside."),
