@@ -329,7 +329,7 @@ def read_record(data: bytes) -> Record:
     """A stored record, with our own errors."""
     try:
         return decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         if len(data) > 1 and LAYOUT < data[1] < 128:
             raise LayoutTooNew(
                 f"the job has layout {data[1]}; this headrace reads up to {LAYOUT}: upgrade it"

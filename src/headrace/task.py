@@ -69,12 +69,12 @@ class Task(Generic[P, R]):
         """Worked out at first use: annotations may name what the module defines further down."""
         return wire.Signature(self.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
         result: R = self.fn(*args, **kwargs)
         return result
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a job of this task; returns once the server has it.
 
         Raises:
@@ -83,11 +83,11 @@ class Task(Generic[P, R]):
         """
         return self._sender.send(self.prepare(self.plan, args, kwargs))
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `enqueue`."""
         return await self._sender.asend(self.prepare(self.plan, args, kwargs))
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
         """A checked call for `enqueue_many`."""
         return self.prepare(self.plan, args, kwargs)
 
@@ -121,7 +121,7 @@ _FOR_WORKERS = frozenset({"retry", "timeout_ms", "result_ttl_ms"})
 class AsyncTask(Task[P, R]):
     """A task whose function is `async def`. A subclass for the type checker's sake: a plain call gives a coroutine."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         coroutine: Coroutine[Any, Any, R] = self.fn(*args, **kwargs)
         return coroutine
 
@@ -142,15 +142,15 @@ class BoundTask(Generic[P, R]):
         """The same with more options; the later one counts."""
         return BoundTask(self.task, apply_options(self.plan, checked_options(options)))
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `Task.enqueue`; raises JobExists too, when a chosen `job_id` is taken."""
         return self.task.sender.send(self.task.prepare(self.plan, args, kwargs))
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `enqueue`."""
         return await self.task.sender.asend(self.task.prepare(self.plan, args, kwargs))
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
         """A checked call for `enqueue_many`."""
         return self.task.prepare(self.plan, args, kwargs)
 

@@ -182,7 +182,7 @@ class Signature:
     def _read(self, decoder: msgspec.msgpack.Decoder[Any] | None, raw: msgspec.Raw, where: int | str) -> Any:
         try:
             return (decoder or _decoder).decode(raw)
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
             path = self.path_of(where) if isinstance(where, int) else where
             raise ArgumentsMismatch(f"{self._name}(): argument {path!r}: {error}") from None
 
@@ -248,7 +248,7 @@ def decode_call(payload: bytes | msgspec.Raw, task: HasSignature | None) -> tupl
                 raise ArgumentsMismatch("the stored arguments cannot be read: not a list and a map")
         else:
             args, kwargs = task.signature.convert(_body_decoder.decode(payload))
-    except (msgspec.MsgspecError, IndexError, KeyError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, ArgumentsMismatch):
             raise
         raise ArgumentsMismatch(f"the stored arguments cannot be read: {error}") from error
@@ -274,7 +274,7 @@ def decode_result(raw: bytes | msgspec.Raw, type_: Any = Any) -> Any:
     if decoder is not None:
         try:
             return decoder.decode(raw)
-        except (msgspec.ValidationError, ValueError, TypeError):
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             # The function returned something else than it says: better what it did return than an error.
             return _decoder.decode(raw)
     return _decoder.decode(raw)
