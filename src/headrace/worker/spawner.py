@@ -1,8 +1,7 @@
 """The spawner: a process that imports the app once, single-threaded, and forks children of the supervisor.
 
 Run as `python -m headrace.worker.spawner FD [--child]` with one end of a socket pair; everything else, URLs above all,
-comes through the socket, so that no secret stands in a command line. Messages are msgpack maps, each after its length
-in 4 bytes.
+comes through the socket, so that no secret stands in a command line.
 
 Duties: 1. import the app and say what it is, or why it failed; 2. fork a child when asked, twice, so that its parent
 is the supervisor; 3. where the supervisor cannot adopt, fork once, and tell of the deaths. With `--child` it is a child itself
@@ -16,11 +15,10 @@ import random
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import traceback
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -30,78 +28,8 @@ from headrace.worker.board import Board
 from headrace.worker.child import main as child_main
 from headrace.worker.config import WorkerConfig
 from headrace.worker.loading import load_app, use_server
+from headrace.worker.messages import Fork, Forked, Gone, Hello, Order, receive, send
 from headrace.worker.processes import die_with_parent
-
-_LENGTH = struct.Struct("!I")
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor says first. `is_adopting`: children become its own; `life_fd`: ends when it does."""
-
-    config: WorkerConfig
-    supervisor_pid: int
-    board_fd: int
-    life_fd: int
-    is_adopting: bool
-    child: int = 0
-    spawn_id: int = 0
-
-
-class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """What the app is. `error`: it could not be imported, and nothing else is told."""
-
-    error: str = ""
-    url: str = ""
-    prefix: str = ""
-    queues: list[str] = []
-    tasks: list[str] = []
-    async_tasks: list[str] = []
-    threads: list[str] = []
-    files: list[str] = []
-
-
-class Fork(msgspec.Struct, frozen=True):
-    """Asks for a child."""
-
-    child: int
-    spawn_id: int
-
-
-class Forked(msgspec.Struct, frozen=True, tag=True):
-    """The answer to Fork. `pid` 0: it failed, and `error` tells why."""
-
-    pid: int
-    error: str = ""
-
-
-class Gone(msgspec.Struct, frozen=True, tag=True):
-    """A child has ended (only where the supervisor cannot adopt)."""
-
-    pid: int
-    status: int
-    peak_kib: int
-
-
-def send(control: socket.socket, message: Any) -> None:
-    data = msgspec.msgpack.encode(message)
-    control.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def receive(control: socket.socket) -> bytes:
-    """The next message; b"" when the other side is gone."""
-    head = _exactly(control, _LENGTH.size)
-    return _exactly(control, _LENGTH.unpack(head)[0]) if head else b""
-
-
-def _exactly(control: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = control.recv(size - len(data))
-        if not part:
-            return b""
-        data += part
-    return data
-
 
 def load(config: WorkerConfig) -> Headrace:
     """The app, pointed at the server the worker was told to use."""
@@ -120,6 +48,13 @@ def describe(app: Headrace) -> Hello:
         async_tasks=sorted(name for name, task in app.tasks.items() if task.is_async),
         threads=[thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
         files=sorted({file for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))}),
+    )
+
+
+def resolved(config: WorkerConfig, hello: Hello) -> WorkerConfig:
+    """The config with what only the app knows."""
+    return msgspec.structs.replace(
+        config, queues=config.queues or hello.queues, url=hello.url, prefix=hello.prefix
     )
 
 
@@ -148,15 +83,13 @@ def be_a_child(app: Headrace, order: Order, child: int, spawn_id: int) -> NoRetu
 
 def _bind_to_supervisor(order: Order) -> None:
     """Return only as a process that ends when the supervisor does."""
-    if not order.is_adopting:
-        threading.Thread(target=_watch_life, args=(order.life_fd,), name="headrace-life", daemon=True).start()
-        return
-    while os.getppid() != order.supervisor_pid:
+    while order.is_adopting and os.getppid() != order.supervisor_pid:
         # The process between has yet to exit; the life pipe ends when the supervisor does.
         if select.select([order.life_fd], [], [], 0.001)[0]:
             os._exit(0)
-    die_with_parent()
-    if os.getppid() != order.supervisor_pid:
+    if not (order.is_adopting and die_with_parent()):
+        threading.Thread(target=_watch_life, args=(order.life_fd,), name="headrace-life", daemon=True).start()
+    elif os.getppid() != order.supervisor_pid:
         os._exit(0)
 
 
@@ -200,6 +133,7 @@ class Spawner:
         reading, writing = os.pipe()
         middle = os.fork()
         if middle == 0:
+            os.close(reading)
             self._be_the_middle(request, writing)
         os.close(writing)
         with open(reading, "rb") as pipe:
@@ -237,6 +171,8 @@ def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=int(arguments[0]))
     order = msgspec.msgpack.decode(receive(control), type=Order)
     is_child = "--child" in arguments
+    for fd in (control.fileno(), order.board_fd, order.life_fd):
+        os.set_inheritable(fd, False)
     if not is_child:
         # Stopped by the end of the socket only: a terminal or a service manager signals all processes at once.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGUSR1):
@@ -247,6 +183,7 @@ def main(arguments: list[str]) -> int:
     try:
         app = load(order.config)
         hello = describe(app)
+        order = msgspec.structs.replace(order, config=resolved(order.config, hello))
     except HeadraceError as error:
         _refuse(control, str(error), is_child)
         return 2 if isinstance(error, AppNotFound) else 70

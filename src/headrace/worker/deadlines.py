@@ -1,0 +1,95 @@
+"""Watch what the children run: interrupt what is over its timeout, kill what does not stop, break up old batches."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from headrace.worker.board import Interrupt, SlotRow
+from headrace.worker.crew import Child, Crew
+from headrace.worker.errands import Errands, GiveBack
+from headrace.worker.processes import process_state, send_signal
+
+LOOK_EVERY_S = 0.025
+OLD_BATCH_NS = 1_000_000_000
+UNKILLABLE_AFTER_S = 10.0
+
+
+class Deadlines:
+    """Reads the board every 25 ms."""
+
+    def __init__(self, crew: Crew, errands: Errands) -> None:
+        self._crew = crew
+        self._errands = errands
+        self._reported: set[int] = set()
+
+    async def run_once(self) -> float:
+        now_ns = time.monotonic_ns()
+        for child in self._crew.living():
+            if child.killed_s:
+                self._report_unkillable(child)
+                continue
+            for number, slot in enumerate(self._crew.slots(child)):
+                if slot.count and not slot.is_revoked and now_ns - slot.batch_started_ns > OLD_BATCH_NS:
+                    self._break_up(child, number, slot)
+                if slot.is_running and await self._check_job(child, slot, now_ns):
+                    break
+        return LOOK_EVERY_S
+
+    async def _check_job(self, child: Child, slot: SlotRow, now_ns: int) -> bool:
+        """Act on a job that is over its timeout; True when its child was killed."""
+        serial, over_ms = slot.serial, _overdue_ms(slot, now_ns)
+        if over_ms is None or slot.serial != serial:
+            return False
+        if over_ms < self._crew.config.kill_after_ms:
+            self._crew.interrupt(child, slot, serial, Interrupt.TIMEOUT)
+            return False
+        return await self._kill_overdue(child, slot, serial)
+
+    async def _kill_overdue(self, child: Child, slot: SlotRow, serial: int) -> bool:
+        """Stop the process, look again, and kill it only if that very job still runs."""
+        pid = child.pid
+        send_signal(pid, signal.SIGSTOP)
+        for _ in range(200):
+            if process_state(pid) in ("T", "t", "Z", ""):
+                break
+            await asyncio.sleep(0.001)
+        job = slot.running()
+        if child.pid != pid or slot.serial != serial or job is None:
+            send_signal(pid, signal.SIGCONT)
+            return False
+        timeout_s = slot.timeout_ms / 1000
+        child.overdue.add(job[1])
+        self._crew.say(
+            f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing child {child.number} (pid {pid})"
+        )
+        self._crew.kill(child, f"timed out: over its timeout of {timeout_s:g} s, and did not stop when asked")
+        return True
+
+    def _break_up(self, child: Child, number: int, slot: SlotRow) -> None:
+        """Give back what an old batch has not started: its child cannot, when a job holds the GIL."""
+        batch_serial, epoch, jobs = slot.batch_serial, slot.epoch, slot.batch()
+        if not jobs or not epoch or slot.index + 1 >= len(jobs):
+            return
+        slot.revoke(batch_serial)
+        first = slot.index + 1  # read after the flag: see SlotRow
+        if slot.batch_serial != batch_serial or first >= slot.count:
+            return
+        session = self._crew.session(child, self._crew.session_slot_of(number), epoch)
+        self._errands.add(GiveBack(session, tuple(jobs[first : slot.count]), slot, batch_serial))
+
+    def _report_unkillable(self, child: Child) -> None:
+        if time.monotonic() - child.killed_s > UNKILLABLE_AFTER_S and child.pid not in self._reported:
+            self._reported.add(child.pid)
+            state = process_state(child.pid)
+            self._crew.say(f"child {child.number} (pid {child.pid}) cannot be killed (state {state}): its lease is kept")
+
+
+def _overdue_ms(slot: SlotRow, now_ns: int) -> float | None:
+    """How far the running job is over its timeout; None when it is not."""
+    timeout_ms = slot.timeout_ms
+    if not timeout_ms or not slot.is_running:
+        return None
+    over_ms = (now_ns - slot.started_ns) / 1e6 - timeout_ms
+    return over_ms if over_ms >= 0 else None

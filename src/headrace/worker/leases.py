@@ -1,0 +1,64 @@
+"""Keep the sessions of living children alive, tell running jobs that they are cancelled, kill who lost its lease."""
+
+from __future__ import annotations
+
+import time
+
+from headrace.engine import ops
+from headrace.engine.clients import backoff_s
+from headrace.errors import ServerError
+from headrace.worker.board import Interrupt
+from headrace.worker.crew import Child, Crew
+
+LOOK_AGAIN_S = 0.5
+"""A child that is just adopting its own jobs under a new session shows the old one for a moment."""
+
+
+class Leases:
+    """Renews every `renew_ms`, in the supervisor: a job that holds the GIL, or the event loop, cannot stop it."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._missing: dict[str, float] = {}
+        self._failures = 0
+
+    async def run_once(self) -> float:
+        """Renew each open session; return how many seconds to wait."""
+        crew = self._crew
+        sessions = {
+            crew.session(child, number, epoch): (child, number, epoch)
+            for child in crew.living()
+            for number, slot in crew.session_slots(child)
+            if (epoch := slot.epoch)
+        }
+        lease_s = crew.config.lease_ms / 1000
+        try:
+            renewed = await crew.run(ops.renew(crew.queues, list(sessions), crew.config.lease_ms, split=crew.split))
+        except ServerError:
+            self._failures += 1
+            return backoff_s(self._failures, min(1.0, lease_s / 2))
+        self._failures = 0
+        self._cancel(set(renewed.cancels))
+        self._judge({name: sessions[name] for name in renewed.gone if name in sessions})
+        return min(LOOK_AGAIN_S, lease_s / 4) if self._missing else crew.config.renew_ms / 1000
+
+    def _judge(self, gone: dict[str, tuple[Child, int, int]]) -> None:
+        """Kill a busy child whose session was missing twice, and that has not opened another since."""
+        now = time.monotonic()
+        self._missing = {name: self._missing.get(name, now) for name in gone}
+        for name, (child, number, epoch) in gone.items():
+            slot = self._crew.board.slot(child.number, number)
+            if not child.pid or child.killed_why or slot.epoch != epoch:
+                continue
+            if now - self._missing[name] >= LOOK_AGAIN_S / 2 and self._crew.running(child):
+                self._crew.say(f"child {child.number} (pid {child.pid}) lost its lease: killed, its jobs run elsewhere")
+                self._crew.kill(child, "its lease was lost")
+
+    def _cancel(self, asked: set[tuple[str, str]]) -> None:
+        if not asked:
+            return
+        for child in self._crew.living():
+            for slot in self._crew.slots(child):
+                serial = slot.serial
+                if slot.running() in asked and slot.serial == serial:
+                    self._crew.interrupt(child, slot, serial, Interrupt.CANCEL)
