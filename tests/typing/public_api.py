@@ -1,0 +1,111 @@
+"""Only type-checked: what users write has the types they expect, and what cannot work is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+from headrace import Headrace, Job, JobCall, JobContext, Queue, Retry, State, Task, current_job
+from headrace.core.record import AttemptError
+
+app = Headrace()
+
+
+@app.task
+def bare(url: str, width: int = 800) -> int:
+    return len(url) * width
+
+
+@app.task(queue="high", retry=Retry(5), timeout=timedelta(seconds=30), expires=None, tags=["a"])
+def declared(url: str) -> list[str]:
+    return [url]
+
+
+@app.task
+async def bare_async(url: str) -> int:
+    return len(url)
+
+
+@app.task(retry=3, timeout=None)
+async def declared_async(url: str, *, deep: bool) -> bytes:
+    return url.encode() if deep else b""
+
+
+def plain(a: int, b: str = "") -> float:
+    return a + len(b)
+
+
+async def plain_async(a: int) -> float:
+    return a
+
+
+def sync_use() -> None:
+    assert_type(bare.enqueue("a", width=1), Job[int])
+    assert_type(bare.enqueue("a").result(timeout=5), int)
+    assert_type(bare("a"), int)
+    assert_type(declared.enqueue("a"), Job[list[str]])
+    assert_type(declared("a"), list[str])
+    assert_type(bare_async.enqueue("a"), Job[int])
+    coroutine = bare_async("a")
+    assert_type(coroutine, Coroutine[Any, Any, int])
+    coroutine.close()
+    assert_type(declared_async.enqueue("a", deep=True), Job[bytes])
+    assert_type(bare.options(delay=5, priority=9).enqueue("a"), Job[int])
+    assert_type(bare.options(at=datetime.now()).options(job_id="x").call("a"), JobCall[int])
+    assert_type(app.enqueue(plain, 1, b="x"), Job[float])
+    assert_type(app.enqueue(plain_async, 1), Job[float])
+    assert_type(app.enqueue(bare, "a"), Job[int])
+    assert_type(app.enqueue(bare_async, "a"), Job[int])
+    assert_type(app.enqueue("mail.send", 1, to="x"), Job[Any])
+    assert_type(app.queue("low"), Queue)
+    assert_type(app.queue("low").enqueue(plain, 1), Job[float])
+    assert_type(app.options(delay=1).enqueue(plain_async, 1), Job[float])
+    assert_type(app.enqueue_many(bare.call(x) for x in "ab"), list[Job[int]])
+    assert_type(app.job("id"), Job[Any])
+    assert_type(Job.fetch("id", app=app), Job[Any])
+    assert_type(app.find_task("x"), Task[..., Any] | None)
+
+
+async def async_use() -> None:
+    assert_type(await bare.aenqueue("a"), Job[int])
+    assert_type(await (await bare_async.aenqueue("a")).aresult(), int)
+    assert_type(await bare_async("a"), int)
+    assert_type(await bare_async.options(timeout=5).aenqueue("a"), Job[int])
+    assert_type(await app.aenqueue(plain, 1), Job[float])
+    assert_type(await app.aenqueue(plain_async, 1), Job[float])
+    assert_type(await app.queue("low").aenqueue(plain_async, 1), Job[float])
+    assert_type(await app.aenqueue_many([bare.call("a")]), list[Job[int]])
+    assert_type(await app.ajob("id"), Job[Any])
+
+
+def handle_use(job: Job[int]) -> None:
+    assert_type(job.state, State)
+    assert_type(job.wait(timeout=1), State)
+    assert_type(job.refresh(), Job[int])
+    assert_type(job.errors, list[AttemptError])
+    assert_type(job.ended_at, datetime | None)
+    assert_type(job.cancel(), bool)
+    wider: Job[object] = job
+    assert_type(wider.result(), object)
+    assert_type(current_job(), JobContext)
+
+
+def takes_any_task(task: Task[[str], int]) -> Job[int]:
+    return task.enqueue("a")
+
+
+takes_any_task(bare_async)
+
+
+def mistakes() -> None:
+    bare.enqueue()  # type: ignore[call-arg]
+    bare.enqueue(1)  # type: ignore[arg-type]
+    bare.enqueue("a", height=1)  # type: ignore[call-arg]
+    bare.options(dellay=1)  # type: ignore[call-arg]
+    bare.options(delay="5")  # type: ignore[arg-type]
+    app.enqueue(plain)  # type: ignore[call-overload]
+    app.enqueue(plain, "a")  # type: ignore[call-overload]
+    app.task(queu="x")  # type: ignore[call-overload]
+    app.enqueue_many([bare.enqueue])  # type: ignore[arg-type]
+    declared_async.enqueue("a")  # type: ignore[call-arg]
