@@ -1,0 +1,152 @@
+"""The app of the scenarios: each run of a job leaves a line in a file, written by one O_APPEND write.
+
+`start ID ATTEMPT PID` and `end ID`, so that a test can count runs, and find whom to kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import time
+
+from headrace import Headrace, Retry, RetryIn, current_job
+
+app = Headrace(queues=["high", "default", "low"])
+_file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def write(*words: object) -> None:
+    os.write(_file, (" ".join(map(str, words)) + "\n").encode())
+
+
+def wait(seconds: float) -> None:
+    """Sleep that the scenarios' clock tricks cannot stretch."""
+    select.select([], [], [], seconds)
+
+
+@app.task
+def work(number: int, seconds: float = 0.0) -> int:
+    """Take some time; tell start and end."""
+    write("start", number, current_job().attempt, os.getpid())
+    if seconds:
+        wait(seconds)
+    write("end", number)
+    return number
+
+
+@app.task
+async def awork(number: int, seconds: float = 0.0) -> int:
+    write("start", number, current_job().attempt, os.getpid())
+    await asyncio.sleep(seconds)
+    write("end", number)
+    return number
+
+
+@app.task
+def poison(number: int) -> None:
+    """Take the process with it."""
+    write("start", number, current_job().attempt, os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def segfault(number: int) -> None:
+    write("start", number, current_job().attempt, os.getpid())
+    ctypes.string_at(0)
+
+
+@app.task
+def quits(number: int) -> None:
+    """End the process politely: that is a crash all the same."""
+    write("start", number, current_job().attempt, os.getpid())
+    os._exit(0)
+
+
+@app.task(retry=Retry(3, delay=0.05))
+def fails_twice(number: int) -> int:
+    attempt = current_job().attempt
+    write("start", number, attempt, os.getpid())
+    if attempt < 3:
+        raise ValueError(f"attempt {attempt}")
+    return attempt
+
+
+@app.task(retry=Retry([0.05, 0.05]))
+def always_fails(number: int) -> None:
+    write("start", number, current_job().attempt, os.getpid())
+    raise KeyError("never")
+
+
+@app.task
+def asks_again(number: int) -> str:
+    """Wants to be run again, once."""
+    if current_job().attempt == 1:
+        raise RetryIn(0.05, "come back")
+    return f"attempt {current_job().attempt}"
+
+
+@app.task(timeout=0.3)
+def too_long(number: int) -> str:
+    """Runs into its timeout, and can tell."""
+    write("start", number, current_job().attempt, os.getpid())
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        wait(0.01)
+    return "not stopped"
+
+
+@app.task(timeout=0.3)
+async def atoo_long(number: int) -> str:
+    write("start", number, current_job().attempt, os.getpid())
+    await asyncio.sleep(20)
+    return "not stopped"
+
+
+@app.task(timeout=0.3)
+def holds_the_gil(number: int) -> None:
+    """A regular expression that takes for ever, in C, with the GIL held."""
+    import re
+
+    write("start", number, current_job().attempt, os.getpid())
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+
+@app.task
+def reports(number: int) -> str:
+    """Tells how far it is until it is cancelled."""
+    job = current_job()
+    write("start", number, job.attempt, os.getpid())
+    for step in range(2_000):
+        if job.is_cancelled:
+            write("cancelled", number)
+            return "stopped by itself"
+        job.progress(step / 2_000, f"step {step}")
+        wait(0.01)
+    return "ran to its end"
+
+
+@app.task
+def leaves_a_child(number: int) -> int:
+    """Starts a process that outlives the job."""
+    child = subprocess.Popen(["sleep", "1000"])
+    write("child", number, child.pid)
+    return child.pid
+
+
+@app.task
+def returns_a_lambda(number: int) -> object:
+    return lambda: number
+
+
+@app.task
+def exits(number: int) -> None:
+    raise SystemExit(3)
+
+
+@app.task(result_ttl=0)
+def noop(number: int) -> None:
+    """Nothing at all."""

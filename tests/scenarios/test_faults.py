@@ -1,0 +1,200 @@
+"""Workers die, stop, hang and lose their server; no job is lost, and only the guilty one is blamed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from conftest import Lab, until
+
+POOLS = {
+    "prefork": ("--pool", "prefork", "--processes", "2"),
+    "threads": ("--pool", "threads", "--slots", "2"),
+    "asyncio": ("--pool", "asyncio", "--slots", "2"),
+    "fork": ("--pool", "fork", "--processes", "2"),
+}
+
+
+@pytest.fixture(params=POOLS)
+def pool(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return POOLS[request.param]
+
+
+def test_def_and_async_def_run_in_every_pool(lab: Lab, pool: tuple[str, ...]) -> None:
+    """Results come back, retries happen, errors are told."""
+    lab.start(*pool)
+    ok, aok = lab.app.enqueue("ledger.work", 1), lab.app.enqueue("ledger.awork", 2)
+    again, never, asked = (
+        lab.app.enqueue(f"ledger.{name}", n) for n, name in enumerate(("fails_twice", "always_fails", "asks_again"), 3)
+    )
+    assert (1, 2, 3) == (ok.result(timeout=10), aok.result(timeout=10), again.result(timeout=10))
+    assert "attempt 2" == asked.result(timeout=10)
+    until(lambda: lab.app.job(never.id).state == "failed")
+    failed = lab.app.job(never.id)
+    assert ["KeyError"] * 3 == [error.type for error in failed.errors]
+
+
+def test_a_killed_child_loses_no_job_and_is_replaced_within_a_second(lab: Lab, pool: tuple[str, ...]) -> None:
+    """SIGKILL in the middle of a job: it runs again elsewhere, at once."""
+    lab.start(*pool)
+    job = lab.app.enqueue("ledger.work", 7, seconds=1.5)
+    victim = lab.pid_of(7)
+    killed = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: lab.starts()[7] == 2)
+    assert time.monotonic() - killed < 1.0
+    assert 7 == job.result(timeout=20)
+    assert 1 == lab.ends()[7]
+
+
+@pytest.mark.parametrize("task", ["poison", "segfault", "quits"])
+def test_a_poison_job_takes_only_itself(lab: Lab, pool: tuple[str, ...], task: str) -> None:
+    """Three crashes and it is failed, with the reason; its neighbours all succeed."""
+    if "threads" in pool and task == "quits":
+        pass
+    lab.start(*pool)
+    good = [lab.app.enqueue("ledger.work", n) for n in range(10)]
+    bad = lab.app.enqueue(f"ledger.{task}", 99)
+    good += [lab.app.enqueue("ledger.work", n) for n in range(10, 20)]
+    assert list(range(20)) == [job.result(timeout=30) for job in good]
+    until(lambda: lab.app.job(bad.id).state == "failed", what=task)
+    assert 3 <= lab.starts()[99] <= 4
+    assert {} == lab.live_jobs()
+
+
+def test_a_killed_supervisor_takes_its_children_along(lab: Lab, pool: tuple[str, ...]) -> None:
+    """Nothing goes on running unsupervised."""
+    worker = lab.start(*pool)
+    lab.app.enqueue("ledger.work", 1, seconds=30)
+    lab.pid_of(1)
+    family = worker.descendants()
+    assert family
+    worker.kill()
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), timeout_s=2)
+
+
+def test_a_dead_worker_is_taken_over_within_15_seconds(lab: Lab) -> None:
+    """By a worker that was there before."""
+    doomed = lab.start("--processes", "1")
+    lab.app.enqueue("ledger.work", 1, seconds=3)
+    lab.pid_of(1)
+    lab.start("--processes", "1")
+    until(lambda: time.monotonic(), timeout_s=1)
+    doomed.kill()
+    killed = time.monotonic()
+    until(lambda: lab.starts()[1] == 2, timeout_s=26)
+    assert time.monotonic() - killed < 25
+    until(lambda: lab.ends()[1] == 1)
+
+
+def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(lab: Lab, pool: tuple[str, ...]) -> None:
+    """No attempt is used up, and the exit code is 0."""
+    worker = lab.start(*pool)
+    jobs = [lab.app.enqueue("ledger.work", n, seconds=0.5) for n in range(8)]
+    lab.pid_of(0)
+    assert 0 == worker.terminate()
+    done = len(lab.ends())
+    assert lab.ends() == lab.starts(), "what was started was finished"
+    assert done < 8
+    assert {"default ready": 8 - done} == lab.live_jobs()
+    lab.start(*pool)
+    assert list(range(8)) == [job.result(timeout=20) for job in jobs]
+    assert set(lab.starts().values()) == {1}
+
+
+def test_grace_over_the_job_is_released_uncharged(lab: Lab, pool: tuple[str, ...]) -> None:
+    worker = lab.start(*pool, "--grace", "0.5")
+    job = lab.app.enqueue("ledger.work", 1, seconds=30)
+    lab.pid_of(1)
+    assert 143 == worker.terminate()
+    assert 1 == sum(lab.live_jobs().values())
+    assert (0, "queued") == (lab.app.job(job.id).attempt, lab.app.job(job.id).state)
+
+
+@pytest.mark.parametrize("task", ["too_long", "atoo_long"])
+def test_a_job_over_its_timeout_is_stopped(lab: Lab, pool: tuple[str, ...], task: str) -> None:
+    """JobTimeout is raised in it; the next job runs as ever."""
+    lab.start(*pool)
+    job = lab.app.enqueue(f"ledger.{task}", 1)
+    until(lambda: lab.app.job(job.id).state == "failed")
+    assert ["JobTimeout"] == [error.type.rpartition(".")[2] for error in lab.app.job(job.id).errors]
+    assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
+
+
+def test_a_job_that_holds_the_gil_over_its_timeout_is_killed(lab: Lab, pool: tuple[str, ...]) -> None:
+    """The hard deadline; its worker goes on, and the job does not come back for ever."""
+    lab.start(*pool, "--kill-after", "0.5")
+    job = lab.app.enqueue("ledger.holds_the_gil", 1)
+    until(lambda: lab.app.job(job.id).state == "failed", timeout_s=20)
+    assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
+
+
+def test_a_running_job_is_cancelled(lab: Lab, pool: tuple[str, ...]) -> None:
+    lab.start(*pool)
+    job = lab.app.enqueue("ledger.reports", 1)
+    until(lambda: lab.app.job(job.id).progress)
+    job.cancel()
+    until(lambda: lab.app.job(job.id).state in {"cancelled", "succeeded"}, timeout_s=15)
+    assert "ran to its end" not in str(lab.app.job(job.id))
+
+
+def test_processes_a_job_left_behind_end_with_its_child(lab: Lab) -> None:
+    worker = lab.start("--processes", "1")
+    pid = lab.app.enqueue("ledger.leaves_a_child", 1).result(timeout=10)
+    assert 0 == worker.terminate()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, timeout_s=5)
+
+
+def test_an_unknown_task_waits_for_a_worker_that_knows_it(lab: Lab) -> None:
+    """Never lost, no attempt used, and the worker says so."""
+    worker = lab.start("--processes", "1")
+    job = lab.app.enqueue("ledger.of_tomorrow", 1)
+    worker.wait_for("of_tomorrow")
+    until(lambda: lab.app.job(job.id).state == "scheduled")
+    assert 0 == lab.app.job(job.id).attempt
+    assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
+
+
+def test_a_result_that_cannot_be_stored_is_a_success_that_says_so(lab: Lab) -> None:
+    lab.start("--processes", "1")
+    from headrace import ResultNotKept
+
+    job = lab.app.enqueue("ledger.returns_a_lambda", 1)
+    with pytest.raises(ResultNotKept, match="function"):
+        job.result(timeout=10)
+    assert "succeeded" == lab.app.job(job.id).state
+
+
+def test_system_exit_in_a_job_fails_the_job_alone(lab: Lab, pool: tuple[str, ...]) -> None:
+    lab.start(*pool)
+    job = lab.app.enqueue("ledger.exits", 1)
+    until(lambda: lab.app.job(job.id).state == "failed")
+    assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
+
+
+def test_burst_ends_when_the_queues_are_empty(lab: Lab, pool: tuple[str, ...]) -> None:
+    for n in range(50):
+        lab.app.enqueue("ledger.noop", n)
+    worker = lab.start(*pool, "--burst", wait=False)
+    assert 0 == worker.process.wait(30)
+    assert {} == lab.live_jobs()
+
+
+def test_strict_order_runs_the_first_queue_first(lab: Lab) -> None:
+    for name, first in (("low", 20), ("default", 10), ("high", 0)):
+        for n in range(first, first + 5):
+            lab.app.queue(name).enqueue("ledger.work", n)
+    worker = lab.start("high", "default", "low", "--processes", "1", "--burst", wait=False)
+    assert 0 == worker.process.wait(30)
+    order = [int(row[0]) for row in lab.lines("start")]
+    assert [*range(5), *range(10, 15), *range(20, 25)] == order
+
+
+def test_max_jobs_recycles_the_child(lab: Lab) -> None:
+    lab.start("--processes", "1", "--max-jobs", "3")
+    jobs = [lab.app.enqueue("ledger.work", n) for n in range(10)]
+    assert list(range(10)) == [job.result(timeout=30) for job in jobs]
+    assert len({row[2] for row in lab.lines("start")}) >= 3
