@@ -20,7 +20,7 @@ Middleware: TypeAlias = Callable[[JobContext], AbstractContextManager[Any]]
 MiddlewareFunction: TypeAlias = "Callable[[JobContext], Iterator[Any]] | Middleware"
 
 
-def as_middleware(fn: object) -> Middleware:
+def as_middleware(fn: Any) -> Middleware:
     """Take a generator function, or anything that gives a context manager for a JobContext."""
     if inspect.isasyncgenfunction(fn) or inspect.iscoroutinefunction(fn):
         raise UsageError(f"middleware {fn!r:.80}: write it as a plain generator; it goes around async tasks as well")
@@ -28,7 +28,8 @@ def as_middleware(fn: object) -> Middleware:
         return contextmanager(fn)
     if not callable(fn):
         raise UsageError(f"middleware: expected a generator function, got {fn!r:.80}")
-    return fn
+    made: Middleware = fn
+    return made
 
 
 def run_inside(layers: Sequence[Middleware], job: JobContext, call: Callable[[], T]) -> T:

@@ -50,6 +50,7 @@ class Task(Generic[P, R]):
         self.result_ttl_ms: int = checked.get("result_ttl_ms", result_ttl_ms)
         declared = {field: value for field, value in checked.items() if field not in _FOR_WORKERS}
         self.plan: Plan = apply_options(Plan(queue=queue), declared)
+        self._signature: wire.Signature | None = None
         self._sender = sender
         self._max_payload_bytes = max_payload_bytes
 
@@ -64,10 +65,12 @@ class Task(Generic[P, R]):
     def priority(self) -> int:
         return self.plan.priority
 
-    @functools.cached_property
+    @property
     def signature(self) -> wire.Signature:
         """Worked out at first use: annotations may name what the module defines further down."""
-        return wire.Signature(self.fn)
+        if self._signature is None:
+            self._signature = wire.Signature(self.fn)
+        return self._signature
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
@@ -97,7 +100,7 @@ class Task(Generic[P, R]):
 
     def prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobCall[R]:
         """Check the arguments and pack them."""
-        signature = self.signature
+        signature = self._signature or self.signature
         if kwargs or not signature.min_args <= len(args) <= signature.max_args:
             signature.check(args, kwargs)
         try:

@@ -46,7 +46,7 @@ _PLAIN_ORIGINS = frozenset(
 
 def _encode_hook(value: Any) -> Any:
     """What msgspec leaves to us: subclasses of plain types, paths, pydantic models."""
-    kinds: tuple[type, ...] = (str, int, float, bytes)
+    kinds: tuple[Any, ...] = (str, int, float, bytes)
     for plain in kinds:
         if isinstance(value, plain):
             return plain(value)

@@ -84,9 +84,12 @@ def handle_use(job: Job[int]) -> None:
     assert_type(job.errors, list[AttemptError])
     assert_type(job.ended_at, datetime | None)
     assert_type(job.cancel(), bool)
-    wider: Job[object] = job
-    assert_type(wider.result(), object)
+    takes_any_job(job)
     assert_type(current_job(), JobContext)
+
+
+def takes_any_job(job: Job[object]) -> object:
+    return job.result()
 
 
 def takes_any_task(task: Task[[str], int]) -> Job[int]:
