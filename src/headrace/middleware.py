@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from headrace.context import JobContext
 from headrace.errors import UsageError
@@ -28,8 +28,7 @@ def as_middleware(fn: Any) -> Middleware:
         return contextmanager(fn)
     if not callable(fn):
         raise UsageError(f"middleware: expected a generator function, got {fn!r:.80}")
-    made: Middleware = fn
-    return made
+    return cast(Middleware, fn)
 
 
 def run_inside(layers: Sequence[Middleware], job: JobContext, call: Callable[[], T]) -> T:

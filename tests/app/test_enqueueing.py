@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from headrace import (
     UsageError,
 )
 from headrace.app import URL_DEFAULT, find_url
+from headrace.engine.call import command
 
 
 def add(a: int, b: int = 1) -> int:
@@ -117,13 +119,11 @@ def test_wrong_arguments_fail_at_the_call(app: Headrace, task: Task[..., int]) -
     with pytest.raises(PayloadNotSerializable, match="argument b: a function"):
         task.enqueue(1, lambda: 1)
     with pytest.raises(PayloadNotSerializable, match="argument x: a generator"):
-        app.enqueue("other.program", x=(n for n in ()))
+        app.enqueue("other.program", x=(n for n in range(0)))
     assert app.client.run(_count_queues(app)) == 0
 
 
 def _count_queues(app: Headrace) -> Any:
-    from headrace.engine.call import command
-
     return command("DBSIZE", decode=int)
 
 
@@ -166,7 +166,7 @@ def test_large_jobs_go_in_parts_of_4_mib(app: Headrace) -> None:
 def test_many_refuses_before_anything_is_stored(app: Headrace, task: Task[..., int]) -> None:
     """What is no call; one id twice."""
     with pytest.raises(UsageError, match="calls made by task.call"):
-        app.enqueue_many([task.call(1), task.enqueue])  # type: ignore[list-item]
+        app.enqueue_many([task.call(1), task.enqueue])  # type: ignore[arg-type]
     with pytest.raises(JobExists, match="two of the calls"):
         app.enqueue_many([task.options(job_id="one").call(n) for n in range(2)])
     with pytest.raises(JobNotFound):
@@ -242,7 +242,7 @@ def test_a_wrong_url_fails_at_once_and_hides_the_password() -> None:
         {"result_ttl": -1},
     ):
         with pytest.raises(UsageError):
-            Headrace("redis://localhost", **options)  # type: ignore[arg-type]
+            Headrace("redis://localhost", **options)
 
 
 def test_no_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,6 @@ def test_no_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_url_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """$HEADRACE_URL, then a running dev server of this folder or one above, then the default."""
-    import os
-
     monkeypatch.delenv("HEADRACE_URL", raising=False)
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)

@@ -107,7 +107,7 @@ def test_two_functions_cannot_share_a_name() -> None:
     with pytest.raises(UsageError, match="two functions have the task name 'twice'"):
         app.task(name="twice")(unregistered)
     with pytest.raises(UsageError, match="is a task already"):
-        app.task(plain)  # type: ignore[arg-type]
+        app.task(plain)
 
 
 def test_a_wrong_declaration_is_refused_where_it_is_written() -> None:

@@ -30,6 +30,7 @@ from headrace.context import enter_job, leave_job
 from headrace.core.outcome import Cancelled, Released, Succeeded
 from headrace.core.record import decode, encode
 from headrace.engine import ops
+from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
 from headrace.job import progress_bytes, read_record
 from headrace.middleware import arun_inside, as_middleware, run_inside
@@ -82,7 +83,7 @@ def test_result_waits_for_the_end_without_polling(app: Headrace, run_one: Run) -
         handle = await app.ajob(job.id)
         waiting = asyncio.create_task(handle.aresult(timeout=20))
         keys = queue_keys("default", app.prefix)
-        while (await app.aclient.run(ops.command("HGET", keys.watched, job.id, key=keys.watched, decode=_tokens))) < 2:
+        while (await app.aclient.run(command("HGET", keys.watched, job.id, key=keys.watched, decode=_tokens))) < 2:
             await asyncio.sleep(0)
         await asyncio.to_thread(run_one)
         result: Receipt = await waiting
@@ -105,7 +106,7 @@ def test_a_timeout_leaves_the_job_and_no_trace(app: Headrace, run_one: Run) -> N
         with pytest.raises(ResultTimeout, match="has not ended"):
             job.result(timeout=timeout)
     keys = queue_keys("default", app.prefix)
-    assert app.client.run(ops.command("HLEN", keys.watched, key=keys.watched, decode=int)) == 0
+    assert app.client.run(command("HLEN", keys.watched, key=keys.watched, decode=int)) == 0
     run_one()
     assert job.wait(timeout=5) is State.SUCCEEDED
     for wrong in (-1, True, float("nan")):
