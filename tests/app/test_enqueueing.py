@@ -165,7 +165,7 @@ def test_large_jobs_go_in_parts_of_4_mib(app: Headrace) -> None:
 
 def test_many_refuses_before_anything_is_stored(app: Headrace, task: Task[..., int]) -> None:
     """What is no call; one id twice."""
-    with pytest.raises(UsageError, match="calls made by task.call"):
+    with pytest.raises(UsageError, match="calls made by"):
         app.enqueue_many([task.call(1), task.enqueue])  # type: ignore[arg-type]
     with pytest.raises(JobExists, match="two of the calls"):
         app.enqueue_many([task.options(job_id="one").call(n) for n in range(2)])
@@ -214,7 +214,7 @@ def test_enqueueing_is_told_to_who_asked(app: Headrace, task: Task[..., int]) ->
     job = task.enqueue(1)
     app.enqueue_many([task.call(2)])
     assert [event.task for event in heard] == ["add", "add"] and heard[0].job_id == job.id
-    with pytest.raises(UsageError, match="no event 'job.eaten'"):
+    with pytest.raises(UsageError, match=r"no event 'job\.eaten'"):
         app.on("job.eaten", hear)
 
 
@@ -249,7 +249,7 @@ def test_no_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """ServerUnreachable, which is a ConnectionError."""
     app = Headrace("redis://127.0.0.1:1/0")
     monkeypatch.setattr(app.client, "_retry", False)
-    with pytest.raises(ServerUnreachable, match="127.0.0.1:1"):
+    with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1"):
         app.enqueue("other.program")
 
 

@@ -67,9 +67,9 @@ def test_a_wrong_value_names_its_option(name: str, value: object) -> None:
 
 def test_an_unknown_option_is_answered_with_the_nearest() -> None:
     """A slip of the finger is told as one."""
-    with pytest.raises(UsageError, match="no option 'prioritty'; did you mean 'priority'"):
+    with pytest.raises(UsageError, match=r"no option 'prioritty'; did you mean 'priority'"):
         check_enqueue_options({"prioritty": 1}, NOW_MS)
-    with pytest.raises(UsageError, match="no option 'xyz'; there are: .*timeout"):
+    with pytest.raises(UsageError, match=r"no option 'xyz'; there are: .*timeout"):
         check_task_options({"xyz": 1})
     with pytest.raises(UsageError, match="no option 'delay'"):
         check_task_options({"delay": 1})

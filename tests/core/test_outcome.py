@@ -130,7 +130,7 @@ POLICIES = st.one_of(st.none(), st.integers(0, 30).map(lambda count: Retry(count
 
 @given(st.lists(ENDS, max_size=60), POLICIES, st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_a_job_never_breaks_its_bounds(ends: list[End], retry: RetrySpec | None, ttl: int, chance: float) -> None:
-    """Over any history: attempts within the policy, errors within ERRORS_KEPT, a reason only at an end, all storable."""
+    """Over any history: attempts within the policy, errors bounded, a reason only at an end, all storable."""
     now = record()
     for end in ends:
         before = encode(now)
