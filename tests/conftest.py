@@ -1,0 +1,57 @@
+"""Servers for all tests. Each test process has its own, emptied before each test, so tests run side by side in any order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import flush, redis7_binary, three_node_cluster
+
+from headrace.server import EmbeddedServer
+
+os.environ.pop("HEADRACE_URL", None)
+os.environ.pop("HEADRACE_APP", None)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(config={"enable-debug-command": "yes"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Iterator[EmbeddedServer]:
+    binary = redis7_binary()
+    if binary is None:
+        pytest.skip("no redis-server on PATH: apt-get install redis-server")
+    with EmbeddedServer(binary=binary) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with three_node_cluster(tmp_path_factory.mktemp("cluster")) as url:
+        yield url
+
+
+@pytest.fixture
+def url(valkey: EmbeddedServer) -> str:
+    """An empty Valkey."""
+    flush(valkey.url)
+    return valkey.url
+
+
+@pytest.fixture
+def redis7_url(redis7: EmbeddedServer) -> str:
+    """An empty Redis 7.0."""
+    flush(redis7.url)
+    return redis7.url
+
+
+@pytest.fixture
+def cluster_url(cluster: str) -> str:
+    """An empty three-node cluster."""
+    flush(cluster)
+    return cluster
