@@ -38,7 +38,9 @@ class Child:
     started_s: float = 0.0
     was_ready: bool = False
     is_stopping: bool = False
-    early_deaths: int = 0
+    is_done: bool = False
+    next_start_s: float = 0.0
+    quick_deaths: int = 0
     killed_why: str = ""
     """Set before the supervisor kills it. Then no running job is blamed, but those in `overdue`."""
     overdue: set[str] = field(default_factory=set)
@@ -89,6 +91,10 @@ class Crew:
     def connect(self, client: AsyncClient, queues: list[str]) -> None:
         self._client = client
         self.queues = [queue_keys(name, client.prefix) for name in queues]
+
+    @property
+    def is_connected(self) -> bool:
+        return self._client is not None
 
     @property
     def client(self) -> AsyncClient:

@@ -31,6 +31,7 @@ from headrace.worker.loading import load_app, use_server
 from headrace.worker.messages import Fork, Forked, Gone, Hello, Order, receive, send
 from headrace.worker.processes import die_with_parent
 
+
 def load(config: WorkerConfig) -> Headrace:
     """The app, pointed at the server the worker was told to use."""
     app = load_app(config.app_path)

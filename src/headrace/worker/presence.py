@@ -1,0 +1,60 @@
+"""Show the worker in `headrace workers`, and take the commands that operators leave for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from headrace.engine import ops
+from headrace.errors import ServerError
+from headrace.worker.crew import Crew
+
+BEAT_EVERY_S = 5.0
+
+
+class Presence:
+    """Beats every 5 s. `obey` gets what an operator asked for: stop, quiet, resume or stacks."""
+
+    def __init__(self, crew: Crew, obey: Callable[[str], None], state: Callable[[], str]) -> None:
+        self._crew = crew
+        self._obey = obey
+        self._state = state
+        self._started_at_ms = int(time.time() * 1000)
+
+    async def run_once(self) -> float:
+        crew = self._crew
+        info = msgspec.msgpack.encode(self._info())
+        try:
+            command = await crew.run(ops.beat(crew.client.prefix, crew.config.worker_id, info))
+        except ServerError:
+            return 1.0
+        if command is not None:
+            self._obey(command)
+        return BEAT_EVERY_S
+
+    async def leave(self) -> None:
+        try:
+            await self._crew.run(ops.leave(self._crew.client.prefix, self._crew.config.worker_id))
+        except ServerError:
+            return  # an entry that does not beat is dropped after 30 s
+
+    def _info(self) -> dict[str, Any]:
+        crew = self._crew
+        running = [job for child in crew.living() for job in crew.running(child)]
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pool": crew.config.pool,
+            "queues": [queue.name for queue in crew.queues],
+            "state": self._state(),
+            "children": len(crew.living()),
+            "slots": crew.config.slots,
+            "running": len(running),
+            "jobs": [f"{queue}/{job_id}" for queue, job_id in running[:100]],
+            "started_at_ms": self._started_at_ms,
+        }
