@@ -91,7 +91,7 @@ class _Link:
     def send(self, call: Call[T]) -> T:
         """One round trip (a few when a cluster's slots move)."""
         for _ in range(6):
-            connection = self._connection(call.keys[0] if call.keys else b"")
+            connection = self._open.get(None) or self._connection(call.keys[0] if call.keys else b"")
             try:
                 return call.decode(self._exchange(connection, call))
             except MovedError as error:
@@ -255,9 +255,9 @@ class SyncClient(_Settings):
         except StopIteration as stop:
             return cast(T, stop.value)
 
-    def _send(self, call: Call[T]) -> T:
+    def _send(self, call: Call[T], link: _Link | None = None) -> T:
         try:
-            return self._link().send(call)
+            return (link or self._link()).send(call)
         except (*_SENT_ERRORS, HeadraceError) as error:
             problem = self._translated(error)
             if not self._retry or not isinstance(problem, _TRANSIENT):
@@ -289,7 +289,7 @@ class SyncClient(_Settings):
         """
         link = self._link()
         link.number += 1
-        self._send(ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number))
+        self._send(ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number), link)
 
     def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own; None when the server answers nothing in time."""

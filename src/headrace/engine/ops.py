@@ -36,10 +36,6 @@ class NewJob(msgspec.Struct, frozen=True):
     at_ms: int = 0
     check_id: bool = False
 
-    @property
-    def is_plain(self) -> bool:
-        return not (self.priority or self.at_front or self.delay_ms or self.at_ms or self.check_id)
-
 
 class Kind(enum.StrEnum):
     """What becomes of a job at the end of an attempt."""
@@ -183,18 +179,14 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
         ServerFull: the server has reached maxmemory; nothing was written.
     """
     found = script("enqueue")
-    if len(jobs) == 1 and jobs[0].is_plain:
-        job = jobs[0]
-        args: list[Arg] = [LAYOUT_ARG, producer, number, 1, job.id, job.record]
-        return Call(found, queue.block(found.keys), args, _read_taken)
     plain: list[Arg] = []
     others: list[Arg] = []
     for job in jobs:
-        if job.is_plain:
+        if not (job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id):
             plain += (job.id, job.record)
         else:
             others += (job.id, job.record, job.priority, int(job.at_front), job.delay_ms, job.at_ms, int(job.check_id))
-    args = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
+    args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
     return Call(found, queue.block(found.keys), args, _read_taken)
 
 
