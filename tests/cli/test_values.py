@@ -20,7 +20,7 @@ def test_a_duration_is_read_in_its_unit(text, seconds):
 @pytest.mark.parametrize("text", ["", "x", "10x", "-5", "5 m", "h"])
 def test_what_is_no_duration_is_refused(text):
     """The message says what to write."""
-    with pytest.raises(click.BadParameter, match="write 10, 1.5s"):
+    with pytest.raises(click.BadParameter, match=r"write 10, 1\.5s"):
         duration_s(text)
 
 

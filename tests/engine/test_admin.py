@@ -72,7 +72,8 @@ def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(kit):
     assert not kit.client.run(admin.pause(kit.queue, "still down"))
     counts = kit.client.run(admin.count_jobs(kit.queue))
     assert counts.paused == "still down"
-    assert counts.paused_at_ms is not None and counts.paused_at_ms <= counts.server_ms
+    assert counts.paused_at_ms is not None
+    assert counts.paused_at_ms <= counts.server_ms
     assert kit.claim("s") == []
     assert kit.client.run(admin.resume(kit.queue))
     assert not kit.client.run(admin.resume(kit.queue))

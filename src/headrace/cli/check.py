@@ -20,9 +20,9 @@ COLUMNS = ("verdict", "what", "message")
 CLOCK_MAY_DIFFER_S = 1.0
 
 
+@store_json
 @click.command(epilog="\b\nExamples:\n  headrace check\n  headrace check --json | jq 'select(.verdict != \"ok\")'")
 @click.option("--queue", "-Q", metavar="NAME", help="Check this queue only.")
-@store_json
 def command(queue: str | None) -> int:
     """Check the server (version, maxmemory-policy, persistence, clock) and the data of every queue.
 

@@ -19,6 +19,7 @@ from headrace.demo.run import Tally, Watch, run_demo
 COLUMNS = ("page", "language", "jobs", "words", "expected", "right")
 
 
+@store_json
 @click.command(
     epilog="\b\nExamples:\n  headrace demo\n  headrace demo --jobs 10000\n  HEADRACE_URL=redis://… headrace demo"
 )
@@ -36,7 +37,6 @@ COLUMNS = ("page", "language", "jobs", "words", "expected", "right")
     show_default=True,
     help="Processes of the worker.",
 )
-@store_json
 def command(jobs: int, processes: int) -> int:
     """Run the tutorial's system for real, and check it.
 

@@ -25,6 +25,7 @@ Examples:
 """
 
 
+@store_json
 @click.command(epilog=EPILOG)
 @click.argument("task")
 @click.argument("words", nargs=-1, metavar="[ARG | NAME=TEXT | NAME:=JSON | :=JSON]...")
@@ -35,7 +36,6 @@ Examples:
 @click.option("--job-id", metavar="ID", help="An id of your own; refused when it is taken.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result instead of the id.")
 @click.option("--timeout", type=duration_s, metavar="DURATION", help="With --wait: give up after; exit code 124.")
-@store_json
 def command(
     task: str,
     words: tuple[str, ...],

@@ -104,12 +104,12 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+@store_settings
 @click.command(
     cls=Commands,
     epilog=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@store_settings
 @click.option(
     "--version",
     is_flag=True,

@@ -12,8 +12,8 @@ from headrace.engine.call import command as redis_command
 from headrace.engine.connect import masked_url
 
 
-@click.command(epilog="\b\nExample:\n  headrace ping --url redis://localhost:6379/0 && echo it answers")
 @store_json
+@click.command(epilog="\b\nExample:\n  headrace ping --url redis://localhost:6379/0 && echo it answers")
 def command() -> int:
     """Ask the server for a sign of life: exit code 0, or 69 when it is unreachable."""
     client = settings().client(budget_s=0)

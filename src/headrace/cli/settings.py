@@ -28,8 +28,6 @@ _CODES: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.HeadraceError, FAILED),
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 def exit_code_of(error: errors.HeadraceError) -> int:
     return next(code for kind, code in _CODES if isinstance(error, kind))
@@ -122,42 +120,48 @@ def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
             kept.url_is_from_environment = is_from_environment
 
 
-def _option(*names: str, **options: Any) -> Callable[[F], F]:
-    return click.option(*names, expose_value=False, callback=_store, **options)
+def _option(*names: str, **options: Any) -> click.Option:
+    return click.Option(names, expose_value=False, callback=_store, **options)
 
 
-_SHARED = (
-    _option("-A", "--app", "app_path", metavar="MODULE:APP", envvar="HEADRACE_APP", show_envvar=True,
-            help="The app: module:variable, module, or a path such as app.py."),
-    _option("--url", metavar="URL", envvar="HEADRACE_URL", show_envvar=True,
-            help="The server. Default: the running `headrace dev`, else redis://localhost:6379/0."),
-    _option("--prefix", metavar="TEXT", help="What all keys start with. Default: the app's, else hr."),
-    _option("--color", type=click.Choice(["auto", "always", "never"]),
-            help="Colours on stdout; NO_COLOR and FORCE_COLOR work too."),
-    _option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr, errors aside."),
-)  # fmt: skip
-
-_JSON = _option("--json", "is_json", is_flag=True, default=None,
-                help="JSON on stdout: one document for one thing, a line each (NDJSON) for lists.")  # fmt: skip
-
-
-def store_settings(fn: F) -> F:
+def shared_options(*, with_json: bool) -> list[click.Option]:
     """The options that every command takes, before its name or after it."""
-    for option in reversed(_SHARED):
-        fn = option(fn)
-    return fn
+    options = [
+        _option("-A", "--app", "app_path", metavar="MODULE:APP", envvar="HEADRACE_APP", show_envvar=True,
+                help="The app: module:variable, module, or a path such as app.py."),
+        _option("--url", metavar="URL", envvar="HEADRACE_URL", show_envvar=True,
+                help="The server. Default: the running `headrace dev`, else redis://localhost:6379/0."),
+        _option("--prefix", metavar="TEXT", help="What all keys start with. Default: the app's, else hr."),
+        _option("--color", type=click.Choice(["auto", "always", "never"]),
+                help="Colours on stdout; NO_COLOR and FORCE_COLOR work too."),
+        _option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr, errors aside."),
+    ]  # fmt: skip
+    if with_json:
+        text = "JSON on stdout: one document for one thing, a line each (NDJSON) for lists."
+        options.append(_option("--json", "is_json", is_flag=True, default=None, help=text))
+    return options
 
 
-def store_json(fn: F) -> F:
-    """--json, and the shared options: for commands that print data."""
-    return store_settings(_JSON(fn))
+C = TypeVar("C", bound=click.Command)
+
+
+def store_settings(command: C) -> C:
+    """Add the shared options to a command."""
+    command.params += shared_options(with_json=False)
+    return command
+
+
+def store_json(command: C) -> C:
+    """Add the shared options and --json: for commands that print data."""
+    command.params += shared_options(with_json=True)
+    return command
 
 
 def subcommand(group: click.Group, name: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """`@subcommand(group, "ls")`: a command of a group that prints data and takes the shared options."""
 
     def add(fn: Callable[..., Any]) -> click.Command:
-        return group.command(name, **options)(store_json(fn))
+        return store_json(group.command(name, **options)(fn))
 
     return add
 

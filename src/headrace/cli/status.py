@@ -16,8 +16,8 @@ from headrace.engine.admin import QueueCounts, Worker
 from headrace.engine.connect import masked_url
 
 
-@click.command(epilog="\b\nExample:\n  headrace status || echo 'look at it'")
 @store_json
+@click.command(epilog="\b\nExample:\n  headrace status || echo 'look at it'")
 def command() -> int:
     """Show server, queues, workers and what needs attention. Exit code 1 when something does."""
     client = settings().client()

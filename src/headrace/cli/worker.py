@@ -33,36 +33,96 @@ USR1 writes every stack; HUP loads the code anew.
 """
 
 
+@store_settings
 @click.command(epilog=EPILOG)
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
 @click.option("--weighted", is_flag=True, help="Queues are NAME=SHARE: each gets its share of claims.")
-@click.option("--pool", type=click.Choice(POOLS), default="prefork", show_default=True, envvar="HEADRACE_POOL",
-              show_envvar=True, help="How jobs run: processes, threads, one event loop, or a fresh process a job.")
-@click.option("--processes", type=click.IntRange(1, 1000), envvar="HEADRACE_PROCESSES", show_envvar=True,
-              help="Default: the cores; 1 for threads and asyncio.")
-@click.option("--slots", type=click.IntRange(1, 10_000), envvar="HEADRACE_SLOTS", show_envvar=True,
-              help="Jobs side by side in a process. Default: 10 for threads, 100 for asyncio.")
-@click.option("--grace", type=duration_s, default="25s", show_default=True, metavar="DURATION",
-              help="When stopped: how long running jobs may go on.")
-@click.option("--kill-after", type=duration_s, default="10s", show_default=True, metavar="DURATION",
-              help="From a job's timeout to SIGKILL.")
-@click.option("--lease", type=duration_s, default="10s", show_default=True, metavar="DURATION",
-              help="How long after its machine's death a job is taken over.")
+@click.option(
+    "--pool",
+    type=click.Choice(POOLS),
+    default="prefork",
+    show_default=True,
+    envvar="HEADRACE_POOL",
+    show_envvar=True,
+    help="How jobs run: processes, threads, one event loop, or a fresh process a job.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1000),
+    envvar="HEADRACE_PROCESSES",
+    show_envvar=True,
+    help="Default: the cores; 1 for threads and asyncio.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 10_000),
+    envvar="HEADRACE_SLOTS",
+    show_envvar=True,
+    help="Jobs side by side in a process. Default: 10 for threads, 100 for asyncio.",
+)
+@click.option(
+    "--grace",
+    type=duration_s,
+    default="25s",
+    show_default=True,
+    metavar="DURATION",
+    help="When stopped: how long running jobs may go on.",
+)
+@click.option(
+    "--kill-after",
+    type=duration_s,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="From a job's timeout to SIGKILL.",
+)
+@click.option(
+    "--lease",
+    type=duration_s,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long after its machine's death a job is taken over.",
+)
 @click.option("--max-jobs", type=click.IntRange(0), default=0, metavar="N", help="Renew a process after N jobs.")
-@click.option("--max-memory", type=size_bytes, default="0", metavar="SIZE",
-              help="Renew a process that is larger, e.g. 500M.")
+@click.option(
+    "--max-memory", type=size_bytes, default="0", metavar="SIZE", help="Renew a process that is larger, e.g. 500M."
+)
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @click.option("--reload", is_flag=True, help="Load the code anew when a file changes (development).")
-@click.option("--name", metavar="TEXT", envvar="HEADRACE_NAME", show_envvar=True,
-              help="What the worker is called. Default: the host's name.")
+@click.option(
+    "--name",
+    metavar="TEXT",
+    envvar="HEADRACE_NAME",
+    show_envvar=True,
+    help="What the worker is called. Default: the host's name.",
+)
 @click.option("--allow", multiple=True, metavar="MODULE", help="Also run the plain functions of this module.")
-@click.option("--start", type=click.Choice(["fork", "spawn"]), default="fork", show_default=True,
-              help="spawn: each process imports the app itself; for apps that start threads on import.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
-              show_default=True, envvar="HEADRACE_LOG_LEVEL", show_envvar=True, help="What is logged.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              envvar="HEADRACE_LOG_FORMAT", show_envvar=True, help="How.")
-@store_settings
+@click.option(
+    "--start",
+    type=click.Choice(["fork", "spawn"]),
+    default="fork",
+    show_default=True,
+    help="spawn: each process imports the app itself; for apps that start threads on import.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="HEADRACE_LOG_LEVEL",
+    show_envvar=True,
+    help="What is logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="HEADRACE_LOG_FORMAT",
+    show_envvar=True,
+    help="How.",
+)
 def command(
     queues: tuple[str, ...],
     weighted: bool,
@@ -84,7 +144,9 @@ def command(
 ) -> int:
     """Run jobs. Queues are taken in strict order; without names, the app's queues."""
     if slots is not None and pool in ("prefork", "fork") and slots != 1:
-        raise click.UsageError(f"--slots is for the pools threads and asyncio; {pool} runs one job a process: --processes")
+        raise click.UsageError(
+            f"--slots is for the pools threads and asyncio; {pool} runs one job a process: --processes"
+        )
     if lease < 1:
         raise click.UsageError("--lease: at least 1 s, or jobs of healthy workers are taken over")
     shared = settings()

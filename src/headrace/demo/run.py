@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
-import os
 import secrets
 import select
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,12 +28,12 @@ from headrace.engine.clients import ServerConfig, SyncClient, masked_url
 from headrace.engine.keys import queue_keys, queues_key, workers_key
 from headrace.errors import HeadraceError
 from headrace.server import EmbeddedServer
+from headrace.worker.background import background_worker, no_interrupts
 
 READ_AT_ONCE = 500
 WORKER_STOPS_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.1
 NO_PROGRESS_FOR_S = 60.0
-_PR_SET_PDEATHSIG = 1
 
 
 class DemoBroken(HeadraceError):
@@ -148,7 +144,7 @@ def run_demo(*, jobs: int, processes: int, url: str | None, say: Say, watch: Cal
             _collect(client, tally, shown, worker, folder / "worker.log")
         tally.wall_s = time.monotonic() - started
         _note_visits(site, tally)
-        stack.enter_context(_no_interrupts())
+        stack.enter_context(no_interrupts())
     return tally
 
 
@@ -215,7 +211,8 @@ def _read_ended(client: SyncClient, queue: str, ids: list[str], tally: Tally) ->
     for first in range(0, len(ids), READ_AT_ONCE):
         some = ids[first : first + READ_AT_ONCE]
         before = len(tally.ended)
-        for job_id, data in zip(some, client.run(admin.read_records(keys, some)), strict=True):
+        stored = client.run(admin.read_records(keys, some))
+        for job_id, data in zip(some, stored, strict=True):
             record = None if data is None else decode(data)
             if record is not None and record.ended_at_ms:
                 words = None if record.result is None else msgspec.msgpack.decode(record.result)
@@ -232,52 +229,15 @@ def _read_ended(client: SyncClient, queue: str, ids: list[str], tally: Tally) ->
 
 @contextmanager
 def _worker(processes: int, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`headrace worker` as anyone would start it, apart from this terminal's Ctrl-C; stopped at the end."""
-    args = [
-        "worker",
-        *QUEUES,
-        "-A",
-        "headrace.demo.tasks:app",
-        "--processes",
-        str(processes),
-        "--grace",
-        "2",
-    ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", *args],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-    try:
+    """`headrace worker` as anyone would start it."""
+    arguments = [*QUEUES, "-A", "headrace.demo.tasks:app", "--processes", str(processes), "--grace", "2s"]
+    with (
+        log.open("wb") as output,
+        background_worker(
+            arguments, environment=environment, output=output, stops_within_s=WORKER_STOPS_WITHIN_S
+        ) as process,
+    ):
         yield process
-    finally:
-        with _no_interrupts():
-            process.terminate()
-            try:
-                process.wait(WORKER_STOPS_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _end_with_parent() -> None:
-    """In the worker, before it starts: be told to stop when the demo dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Let a second Ctrl-C not cut the cleaning up short."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _remove_keys(client: SyncClient) -> None:

@@ -124,7 +124,7 @@ class _PageHandler(_Handler):
 
 
 class WebApp(_Server):
-    """`POST /count?jobs=N`: enqueue the counting of N pages over three queues, and answer at once with the jobs' ids."""
+    """`POST /count?jobs=N`: enqueue the counting of N pages over three queues, and answer at once with the ids."""
 
     def __init__(self, app: Headrace, pages: Sequence[Page], site_url: str) -> None:
         self.app = app

@@ -44,7 +44,8 @@ VIETNAMESE_OBJECTS = (
     "ánh trăng trên mặt sông",
 )  # fmt: skip
 VIETNAMESE_ENDINGS = (
-    "trước khi trời sáng", "khi ấm nước vừa sôi", "dù chẳng ai nhắc", "vì ngày đang ngắn dần", "cho đến lúc phố lên đèn",
+    "trước khi trời sáng", "khi ấm nước vừa sôi", "dù chẳng ai nhắc", "vì ngày đang ngắn dần",
+    "cho đến lúc phố lên đèn",
     "mà không nói với ai", "như thể không có ngày mai", "bằng tất cả sự kiên nhẫn", "mỗi chiều thứ năm",
     "rất lâu sau nửa đêm", "để lũ trẻ được ngủ yên", "rồi lại bắt đầu từ đầu",
 )  # fmt: skip

@@ -1,0 +1,240 @@
+"""What each command prints, changes and answers; data on stdout, talk on stderr."""
+
+import re
+import threading
+
+import msgspec
+import pytest
+from cli_kit import documents, lines
+
+from headrace.core.record import AttemptError, Stored, decode, encode
+from headrace.engine import ops
+from headrace.engine.keys import queue_keys
+
+
+def fail_jobs(app, queue, *messages):
+    """Run a job for each message by hand, and fail it with that."""
+    keys = [queue_keys(queue)]
+    app.client.run(ops.open_session(keys, "s", 10_000, split=False))
+    claims = app.client.run(ops.claim(keys, "s", len(messages), split=False)).claims
+    for claim, message in zip(claims, messages, strict=True):
+        error = AttemptError(1, "ValueError", message, at_ms=5)
+        record = msgspec.structs.replace(
+            decode(claim.record), state=int(Stored.FAILED), attempt=1, errors=[error], ended_at_ms=9
+        )
+        settlement = ops.Settlement(queue, claim.id, ops.Kind.FAILED, encode(record), keep_ms=60_000)
+        app.client.run(ops.settle(keys, "s", [settlement], split=False))
+    app.client.run(ops.close_session(keys, "s", split=False))
+
+
+def succeed_job(app, queue, result):
+    """Run the next job by hand, with this result."""
+    keys = [queue_keys(queue)]
+    app.client.run(ops.open_session(keys, "t", 10_000, split=False))
+    (claim,) = app.client.run(ops.claim(keys, "t", 1, split=False)).claims
+    packed = msgspec.msgpack.encode(result)
+    record = msgspec.structs.replace(decode(claim.record), state=int(Stored.SUCCEEDED), result=packed, ended_at_ms=9)
+    settlement = ops.Settlement(queue, claim.id, ops.Kind.SUCCEEDED, encode(record), keep_ms=60_000)
+    app.client.run(ops.settle(keys, "t", [settlement], split=False))
+    app.client.run(ops.close_session(keys, "t", split=False))
+
+
+def test_enqueue_prints_the_id_and_the_arguments_arrive(run, app):
+    """Text by =, JSON by :=, and the options of the shell are the options of the API."""
+    result = run("enqueue", "app.resize", "cat.png", "width:=400", "--queue", "low", "--priority", "3")
+    assert result.exit_code == 0
+    job = app.job(result.stdout.strip())
+    assert (job.args, job.kwargs, job.queue, job.priority) == (["cat.png"], {"width": 400}, "low", 3)
+    delayed = run("enqueue", "app.resize", "--delay", "10m", "--json")
+    assert documents(delayed)[0]["state"] == "scheduled"
+
+
+def test_a_taken_job_id_is_refused(run):
+    """Exit code 4, and one sentence."""
+    assert run("enqueue", "t", "--job-id", "mine").exit_code == 0
+    again = run("enqueue", "t", "--job-id", "mine")
+    assert again.exit_code == 4
+    assert again.stdout == ""
+    assert again.stderr.startswith("headrace: job_id mine is taken")
+
+
+def test_the_app_checks_the_arguments_before_anything_is_sent(run, app, tmp_path, monkeypatch):
+    """With -A an unknown task or a wrong argument is wrong use; nothing is stored."""
+    (tmp_path / "shopjobs.py").write_text(
+        "from headrace import Headrace\napp = Headrace()\n\n\n@app.task\ndef resize(path: str, width: int = 800): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wrong = run("-A", "shopjobs:app", "enqueue", "shopjobs.resize", "cat.png", "height:=3")
+    assert wrong.exit_code == 2
+    assert "height" in wrong.stderr
+    unknown = run("enqueue", "shopjobs.resise", "-A", "shopjobs.py")
+    assert unknown.exit_code == 2
+    assert "its tasks: shopjobs.resize" in unknown.stderr
+    assert lines(run("job", "ls")) == []
+    assert run("enqueue", "shopjobs.resize", "cat.png", "-A", "shopjobs").exit_code == 0
+
+
+def test_queues_are_listed_paused_resumed_and_purged(run, app):
+    """Tab-separated in a pipe, a document a line with --json; a purge asks, or wants --yes."""
+    for n in range(3):
+        app.enqueue("t", n)
+    assert lines(run("queue", "ls")) == [["default", "3", "0", "0", "0", "0", "3", ""]]
+    assert run("queue", "pause", "default", "--reason", "deploy").exit_code == 0
+    assert documents(run("queue", "show", "default", "--json"))[0]["paused"] == "deploy"
+    assert run("queue", "resume", "default").exit_code == 0
+    refused = run("queue", "purge", "default")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert "pass --yes" in refused.stderr
+    assert run("queue", "purge", "default", "--dry-run").stdout == "3\n"
+    assert run("queue", "purge", "default", "--yes").stdout == "3\n"
+    assert lines(run("queue", "ls"))[0][1] == "0"
+
+
+def test_a_queue_that_is_not_there_is_not_found(run):
+    """Exit code 3, and the names there are."""
+    result = run("queue", "show", "nope")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "no queue 'nope'" in result.stderr
+
+
+def test_jobs_are_listed_shown_cancelled_retried_and_deleted(run, app):
+    """By id; what cannot be done is refused with why."""
+    job = app.enqueue("mail.send", "an", subject="chào")
+    assert lines(run("job", "ls"))[0][:4] == [job.id, "default", "mail.send", "queued"]
+    shown = documents(run("job", "show", job.id, "--json"))[0]
+    assert (shown["args"], shown["kwargs"]) == (["an"], {"subject": "chào"})
+    assert run("job", "retry", job.id).exit_code == 4
+    assert run("job", "cancel", job.id).stdout == f"{job.id}\n"
+    assert lines(run("job", "ls", "--state", "cancelled"))[0][0] == job.id
+    assert run("job", "cancel", job.id).exit_code == 4
+    assert run("job", "retry", job.id).exit_code == 0
+    assert run("job", "delete", job.id).exit_code == 4
+    assert run("job", "delete", job.id, "--yes").exit_code == 0
+    assert run("job", "show", job.id).exit_code == 3
+
+
+def test_a_limit_and_a_filter_narrow_the_list(run, app):
+    """And stderr says when there is more."""
+    for n in range(5):
+        app.enqueue("a.one", n)
+        app.queue("low").enqueue("b.two", n)
+    result = run("job", "ls", "--limit", "4")
+    assert len(lines(result)) == 4
+    assert "more than 4" in result.stderr
+    assert {line[2] for line in lines(run("job", "ls", "--filter", "queue:low"))} == {"b.two"}
+    assert len(lines(run("job", "ls", "--task", "a.one", "--since", "1h"))) == 5
+    assert len(lines(run("job", "cancel", "--filter", "task:b.two", "--yes"))) == 5
+
+
+def test_wait_prints_the_result_and_its_code_tells_the_end(run, app):
+    """0 with the result, 1 when it failed, 124 when it has not ended in time."""
+    good, bad, slow = app.enqueue("t"), app.queue("bad").enqueue("t"), app.queue("slow").enqueue("t")
+    succeed_job(app, "default", {"words": 17})
+    fail_jobs(app, "bad", "no such page")
+    assert (run("job", "wait", good.id).stdout, run("job", "wait", good.id).exit_code) == ('{"words":17}\n', 0)
+    failed = run("job", "wait", bad.id)
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "ValueError: no such page" in failed.stderr
+    assert run("job", "wait", slow.id, "--timeout", "50ms").exit_code == 124
+
+
+def test_wait_is_told_when_the_job_ends(run, app):
+    """It does not ask again and again: the end rings."""
+    job = app.enqueue("t")
+    ender = threading.Timer(0.2, succeed_job, (app, "default", "done"))
+    ender.start()
+    assert run("job", "wait", job.id, "--timeout", "20s").stdout == "done\n"
+    ender.join()
+
+
+def test_failures_are_grouped_and_a_group_is_retried_or_purged(run, app):
+    """Grouped by what went wrong, whatever numbers stand in it."""
+    for n in range(5):
+        app.enqueue("t", n)
+    fail_jobs(app, "default", "row 1", "row 2", "row 3", "disk", "disk")
+    groups = lines(run("dead", "ls"))
+    assert [(line[1], line[4].rstrip("123")) for line in groups] == [
+        ("3", "ValueError: row "),
+        ("2", "ValueError: disk"),
+    ]
+    rows, disk = groups[0][0], groups[1][0]
+    assert run("dead", "retry").exit_code == 2
+    assert run("dead", "retry", rows).exit_code == 4
+    assert run("dead", "retry", rows, "--dry-run").stdout == "3\n"
+    assert run("dead", "retry", rows, "--yes").stdout == "3\n"
+    assert run("dead", "purge", disk, "--yes").stdout == "2\n"
+    assert lines(run("dead", "ls")) == []
+    assert lines(run("queue", "ls"))[0][1] == "3"
+
+
+def test_workers_are_listed_and_told(run, app):
+    """A command waits for the worker's next beat; one that is not there is not found."""
+    info = msgspec.msgpack.encode({"host": "web1", "pid": 7, "pool": "prefork", "queues": ["high", "low"]})
+    app.client.run(ops.beat("hr", "web1-7", info))
+    (row,) = documents(run("workers", "ls", "--json"))
+    assert (row["id"], row["pid"], row["queues"]) == ("web1-7", 7, ["high", "low"])
+    assert run("workers", "quiet", "web1-7").stdout == "web1-7\n"
+    assert app.client.run(ops.beat("hr", "web1-7", info)) == "quiet"
+    assert run("workers", "stop", "--all").exit_code == 0
+    assert app.client.run(ops.beat("hr", "web1-7", info)) == "stop"
+    assert run("workers", "stop", "web2").exit_code == 3
+
+
+def test_ping_and_check_pass_on_a_sound_server(run, app):
+    """Check names version, policy, persistence and clock, and looks through every queue."""
+    app.enqueue("t")
+    assert run("ping").exit_code == 0
+    result = run("check")
+    assert result.exit_code == 0
+    assert {"server", "maxmemory-policy", "persistence", "clock", "queue default"} <= {
+        line[1] for line in lines(result)
+    }
+
+
+def test_check_fails_when_a_job_is_nowhere(run, app):
+    """It names the job; exit code 1."""
+    job = app.enqueue("t")
+    keys = queue_keys("default")
+    app.client.run(ops.command("LREM", keys.ready, 0, job.id, key=keys.ready, decode=int))
+    result = run("check")
+    assert result.exit_code == 1
+    assert f"job {job.id} has not ended, but stands nowhere" in result.stdout
+
+
+def test_status_needs_attention_when_jobs_wait_for_no_worker(run, app):
+    """Exit code 1 and what to do; 0 when there is nothing to say."""
+    assert run("status").exit_code == 0
+    app.enqueue("t")
+    result = run("status", "--json")
+    assert result.exit_code == 1
+    assert "headrace worker default" in documents(result)[0]["attention"][0]
+
+
+def test_shared_options_may_stand_before_or_after_the_command(run, app, url, monkeypatch):
+    """The one nearer to the command counts, and both count more than the environment."""
+    monkeypatch.setenv("HEADRACE_URL", "redis://127.0.0.1:1/0")
+    assert run("--url", url, "ping").exit_code == 0
+    assert run("ping", "--url", url).exit_code == 0
+    assert run("--url", "redis://127.0.0.1:2/0", "ping", "--url", url).exit_code == 0
+    assert run("ping").exit_code == 69
+
+
+def test_a_terminal_gets_a_table(run, app, monkeypatch):
+    """With a head; FORCE_COLOR stands for a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    app.enqueue("t")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", run("queue", "ls").stdout)
+    assert re.search(r"queue +queued +running", plain)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["worker", "-h"], ["queue", "--help"], ["job", "ls", "--help"], ["dev", "--help"], ["demo", "--help"]],
+)
+def test_every_help_has_examples(run, words):
+    """And says which environment variable stands for a flag."""
+    result = run(*words)
+    assert result.exit_code == 0
+    assert re.search(r"Examples?:\n", result.stdout)
+    assert "env var: HEADRACE_URL" in re.sub(r"\s+", " ", result.stdout) or words == ["queue", "--help"]
