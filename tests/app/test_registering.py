@@ -75,7 +75,7 @@ def nested_function() -> Callable[[], None]:
         (print, "built-in function"),
         (5, "int cannot be a task"),
     ],
-    ids=lambda item: f"{item!r:.30}",
+    ids=["lambda", "nested", "bound method", "method", "object", "class", "partial", "builtin", "number"],
 )
 def test_what_no_worker_can_find_is_refused(target: Any, message: str) -> None:
     """At registration and at enqueue, saying what to do."""

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from conftest import Lab, until
+from scenario_lab import Lab, until
 
 POOLS = {
     "prefork": ("--pool", "prefork", "--processes", "2"),

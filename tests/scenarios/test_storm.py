@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import QUEUES, Lab, until
+from scenario_lab import QUEUES, Lab, until
 
 from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer
