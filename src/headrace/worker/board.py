@@ -1,8 +1,8 @@
-"""The board: shared memory in which the children of a worker tell what they run, and the supervisor tells them what to do.
+"""The board: shared memory where children tell what they run, and the supervisor tells them what to do.
 
 One anonymous memory file, made by the supervisor and inherited by the spawner and every child, so that it is still
-readable when a child is dead. Every number is a native 8-byte integer with one writer at a time, set by one store. Nothing here is
-locked: who reads two numbers reads them again before acting on both (see `SlotRow`).
+readable when a child is dead. Every number is a native 8-byte integer with one writer at a time, set by one store.
+Nothing here is locked: who reads two numbers reads them again before acting on both (see `SlotRow`).
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class SlotRow(Row):
     """One consumer: its session and what it runs.
 
     The child starts a job by writing timeout_ms, started_ns, index, serial, is_running=1, in this order, and reads
-    `is_revoked` after that. The supervisor gives a batch back by `revoke` and reads `index` after that. So
-    either the child sees the flag, or the supervisor sees the job; x86 and ARM may let each miss the other for
+    `is_revoked` after that. The supervisor gives a batch back by `revoke`, and reads `index` after that. So
+    either the child sees the flag, or the supervisor sees the job; processors may let each miss the other for
     nanoseconds, and then the give-back and the settle of that job meet in the script, where the session's claim decides.
     """
 

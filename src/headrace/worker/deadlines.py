@@ -61,9 +61,8 @@ class Deadlines:
             return False
         timeout_s = slot.timeout_ms / 1000
         child.overdue.add(job[1])
-        self._crew.say(
-            f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing child {child.number} (pid {pid})"
-        )
+        who = f"child {child.number} (pid {pid})"
+        self._crew.say(f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing {who}")
         self._crew.kill(child, f"timed out: over its timeout of {timeout_s:g} s, and did not stop when asked")
         return True
 
@@ -83,7 +82,8 @@ class Deadlines:
         if time.monotonic() - child.killed_s > UNKILLABLE_AFTER_S and child.pid not in self._reported:
             self._reported.add(child.pid)
             state = process_state(child.pid)
-            self._crew.say(f"child {child.number} (pid {child.pid}) cannot be killed (state {state}): its lease is kept")
+            who = f"child {child.number} (pid {child.pid})"
+            self._crew.say(f"{who} cannot be killed (state {state}): its lease is kept")
 
 
 def _overdue_ms(slot: SlotRow, now_ns: int) -> float | None:

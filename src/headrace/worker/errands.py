@@ -72,9 +72,14 @@ class Errands:
         async def send() -> ops.Released:
             return await crew.run(
                 ops.release(
-                    crew.queues, errand.session, blamed=errand.blamed, alone=errand.alone, reason=errand.reason,
-                    split=crew.split, fatal=errand.is_fatal,
-                )  # fmt: skip
+                    crew.queues,
+                    errand.session,
+                    blamed=errand.blamed,
+                    alone=errand.alone,
+                    reason=errand.reason,
+                    split=crew.split,
+                    fatal=errand.is_fatal,
+                )
             )
 
         released = await _until_it_works(send)

@@ -81,9 +81,10 @@ def _named(module: ModuleType, place: str, attribute: str) -> Headrace:
 def _only(module: ModuleType, place: str) -> Headrace:
     apps = _apps(module)
     if not apps:
-        raise AppNotFound(f"{place} has no Headrace object at its top level: write app = Headrace(), or name module:app")
+        raise AppNotFound(f"{place} has no Headrace object at its top level: add app = Headrace(), or name another")
     if len({id(app) for app in apps.values()}) > 1 and "app" not in apps:
-        raise AppNotFound(f"{place} has more than one Headrace object: say which, {' or '.join(f'{place}:{n}' for n in apps)}")
+        choices = " or ".join(f"{place}:{name}" for name in apps)
+        raise AppNotFound(f"{place} has more than one Headrace object: say which, {choices}")
     return apps.get("app") or next(iter(apps.values()))
 
 
@@ -93,7 +94,8 @@ def _apps(module: ModuleType) -> dict[str, Headrace]:
 
 def _import_failure(name: str, error: BaseException) -> str:
     """The error with the lines of the traceback that are the user's: those after the import machinery."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename and f.filename != __file__]
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in every if "importlib" not in frame.filename and frame.filename != __file__]
     lines = traceback.format_list(frames[-5:]) + traceback.format_exception_only(error)
     return f"{name} cannot be imported:\n{''.join(lines).rstrip()}"
 

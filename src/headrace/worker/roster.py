@@ -137,7 +137,8 @@ class Roster:
         elif self.is_stopping:
             return
         elif not self._crew.row(child).ready and not (is_clean and reason in (Exit.STOPPED, Exit.RECYCLE)):
-            self._count_early_death(child, f"child {child.number} (pid {death.pid}) ended before it was ready ({death})")
+            who = f"child {child.number} (pid {death.pid})"
+            self._count_early_death(child, f"{who} ended before it was ready ({death})")
         elif is_clean or now - child.started_s > QUICK_DEATH_S:
             child.quick_deaths = 0
         else:
@@ -169,6 +170,7 @@ class MemoryLimit:
         for child in self._crew.living() if most else ():
             size = memory_bytes(child.pid)
             if size > most and child.was_ready and not child.is_stopping:
-                self._crew.say(f"child {child.number} (pid {child.pid}) holds {bytes_text(size)}: replaced after its job")
+                who = f"child {child.number} (pid {child.pid})"
+                self._crew.say(f"{who} holds {bytes_text(size)}: replaced after its job")
                 self._crew.ask_to_stop(child)
         return MEMORY_EVERY_S

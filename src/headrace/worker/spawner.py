@@ -4,8 +4,8 @@ Run as `python -m headrace.worker.spawner FD [--child]` with one end of a socket
 comes through the socket, so that no secret stands in a command line.
 
 Duties: 1. import the app and say what it is, or why it failed; 2. fork a child when asked, twice, so that its parent
-is the supervisor; 3. where the supervisor cannot adopt, fork once, and tell of the deaths. With `--child` it is a child itself
-(`--start spawn`): it imports the app and runs.
+is the supervisor; 3. where the supervisor cannot adopt, fork once, and tell of the deaths. With `--child` it is a
+child itself (`--start spawn`): it imports the app and runs.
 """
 
 from __future__ import annotations

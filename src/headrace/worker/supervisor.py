@@ -77,6 +77,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._told = asyncio.Event()
         self._is_quiet = False
+        self._handled: list[int] = []
 
     async def main(self) -> int:
         """Start, run until told to stop, end; the exit code."""
@@ -118,7 +119,8 @@ class Supervisor:
             return self._refuse(MISCONFIGURED, str(error))
         self._crew.say(self._start_line(hello, queues, info))
         if hello.async_tasks and self._config.pool == "prefork":
-            self._crew.say(f"{len(hello.async_tasks)} async task(s) run one at a time here; --pool asyncio runs them side by side")
+            count = len(hello.async_tasks)
+            self._crew.say(f"{count} async task(s) run one at a time here; --pool asyncio runs them side by side")
         return None
 
     async def _find_server(self) -> ServerInfo:
@@ -166,7 +168,7 @@ class Supervisor:
         while True:
             try:
                 pause_s = await duty.run_once()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a duty must go on; it is reported
                 self._crew.say(f"our bug in {type(duty).__name__}, going on: {traceback.format_exc()}")
                 pause_s = 1.0
             await asyncio.sleep(pause_s)
@@ -224,6 +226,7 @@ class Supervisor:
         ]
         for number, act in meanings:
             loop.add_signal_handler(number, act)
+            self._handled.append(number)
         self._roster.collect()
 
     def _tell_stop(self, number: int) -> None:
@@ -266,8 +269,9 @@ class Supervisor:
             crew.ask_to_stop(child)
         if crew.living() and self._signals:
             running = sum(len(crew.running(child)) for child in crew.living())
-            again = "Ctrl-C" if self._signals[-1] == signal.SIGINT else "a second SIGTERM"
-            crew.say(f"stopping: {running} running job(s) have {config.grace_ms / 1000:g} s; {again} hands them back at once")
+            again = "another Ctrl-C" if self._signals[-1] == signal.SIGINT else "a second SIGTERM"
+            grace_s = config.grace_ms / 1000
+            crew.say(f"stopping: {running} running job(s) have {grace_s:g} s; {again} hands them back at once")
         ends = time.monotonic() + config.grace_ms / 1000
         while crew.living() and time.monotonic() < ends and len(self._signals) < 2:
             self._roster.changed.clear()
@@ -300,12 +304,16 @@ class Supervisor:
             await _wait(self._roster.changed, 0.1)
 
     async def _leave(self) -> None:
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for number in self._handled:
+            asyncio.get_running_loop().remove_signal_handler(number)
         self._launcher.close()
         if self._crew.is_connected:
-            await self._presence.leave()
+            if self._handled:
+                await self._presence.leave()
             await self._crew.client.aclose()
 
 
@@ -319,6 +327,6 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
 def _threads_text(names: list[str]) -> str:
     shown = ", ".join(names[:5])
     return (
-        f"the app started {len(names)} thread(s) while it was imported ({shown}); processes forked from it would inherit "
-        "their locks: start them in @app.on_start instead, or use --start spawn"
+        f"the app started {len(names)} thread(s) while it was imported ({shown}); processes forked from it "
+        "would inherit their locks: start them in @app.on_start instead, or use --start spawn"
     )

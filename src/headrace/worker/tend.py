@@ -1,4 +1,4 @@
-"""Tend the queues: promote due jobs, take over dead workers' jobs, trim what is kept. Every supervisor does; none leads."""
+"""Tend queues: promote due jobs, take over dead workers' jobs, trim what is kept. Every supervisor does; none leads."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class Tender:
         guard.saw(done.server_ms)
         if done.swept_sessions:
             count = len(done.swept_jobs)
-            self._crew.say(f"queue {queue.name}: took over {count} job(s) of {len(done.swept_sessions)} lost consumer(s)")
+            lost = len(done.swept_sessions)
+            self._crew.say(f"queue {queue.name}: took over {count} job(s) of {lost} lost consumer(s)")
         for job_id in done.failed:
             self._crew.say(f"job {job_id} failed: its worker was lost three times")
         return done.promoted >= MOST_A_CALL
