@@ -168,7 +168,7 @@ class Supervisor:
         while True:
             try:
                 pause_s = await duty.run_once()
-            except Exception:  # noqa: BLE001 - a duty must go on; it is reported
+            except Exception:  # a duty goes on, and its bug is reported
                 self._crew.say(f"our bug in {type(duty).__name__}, going on: {traceback.format_exc()}")
                 pause_s = 1.0
             await asyncio.sleep(pause_s)
