@@ -96,7 +96,7 @@ class SlotRow(Row):
     The child starts a job by writing timeout_ms, started_ns, index, serial, is_running=1, in this order, and reads
     `is_revoked` after that. The supervisor gives a batch back by `revoke`, reads `index` after that. So
     either the child sees the flag, or the supervisor sees the job; processors may let each miss the other for
-    nanoseconds, and then the give-back and the settle of that job meet in the script, where the session's claim decides.
+    nanoseconds, and then the give-back and the settle of that job meet in the script, where the claim decides.
     """
 
     __slots__ = ("_text",)

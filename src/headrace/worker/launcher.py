@@ -39,6 +39,7 @@ class Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._retired: list[tuple[asyncio.StreamWriter | None, asyncio.Task[None] | None]] = []
         self._answers: asyncio.Queue[Forked] = asyncio.Queue()
         self._lock = asyncio.Lock()
 
@@ -108,16 +109,18 @@ class Launcher:
         return True
 
     def close(self) -> None:
-        """End the spawner; children go on."""
-        if self._listener is not None:
-            self._listener.cancel()
-        if self._writer is not None:
-            self._writer.close()
+        """End the spawner; children go on. Where it must report their deaths, it lives until this process ends."""
         if self._process is not None:
             self._process.returncode = 0  # the supervisor reaps every child, this one too
-            if not self._is_adopting:
-                return  # it lives on while it has children to report
-            send_signal(self._process.pid, signal.SIGKILL)
+        if not self._is_adopting:
+            self._retired.append((self._writer, self._listener))
+        else:
+            if self._listener is not None:
+                self._listener.cancel()
+            if self._writer is not None:
+                self._writer.close()
+            if self._process is not None:
+                send_signal(self._process.pid, signal.SIGKILL)
         self._process = self._writer = self._listener = None
 
     def _spawn_fresh(self, config: WorkerConfig, child: int, spawn_id: int) -> int:
