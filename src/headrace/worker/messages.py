@@ -35,7 +35,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[str] = []
     async_tasks: list[str] = []
     threads: list[str] = []
-    files: list[str] = []
 
 
 class Fork(msgspec.Struct, frozen=True):

@@ -48,7 +48,6 @@ def describe(app: Headrace) -> Hello:
         tasks=sorted(app.tasks),
         async_tasks=sorted(name for name, task in app.tasks.items() if task.is_async),
         threads=[thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
-        files=sorted({file for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))}),
     )
 
 
