@@ -44,8 +44,9 @@ def command(app: str | None, pool: str, slots: int, port: int | None) -> int:
     server by themselves.
     """
     path = app or settings().app_path or "app.py"
-    if path == "app.py" and not Path(path).is_file():
-        raise AppNotFound(f"no app.py in {Path.cwd()}: name the app, as in `headrace dev shop/jobs.py`")
+    file = path.partition(":")[0]
+    if file.endswith(".py") and not Path(file).is_file():
+        raise AppNotFound(f"no {file} in {Path.cwd()}: name the app, as in `headrace dev shop/jobs.py`")
     shape = f"{slots} processes" if pool in ("prefork", "fork") else f"1 process, {slots} slots"
     arguments = ["-A", path, "--pool", pool, "--grace", "3s", "--name", "dev", "--reload"]
     arguments += ["--processes" if pool in ("prefork", "fork") else "--slots", str(slots)]
@@ -71,7 +72,7 @@ def _wait_for(worker: subprocess.Popen[bytes]) -> int:
 @contextmanager
 def _serving(port: int | None) -> Iterator[str]:
     """The server, and `.headrace/dev.json` by which other programs find it."""
-    folder = Path(DEV_FOLDER)
+    folder = Path(DEV_FOLDER).resolve()
     if _is_running(folder / "dev.json"):
         raise UsageError(f"`headrace dev` runs in {Path.cwd()} already: stop it first, or use another folder")
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from headrace.server import EmbeddedServer
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
 @click.option(
     "--data",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     metavar="FOLDER",
     help="Keep the data here. Default: they are gone when the server ends.",
 )
