@@ -148,7 +148,7 @@ class Roster:
     def _count_early_death(self, child: Child, text: str) -> None:
         if not self._crew.health.is_away:
             self._early_deaths += 1
-        delay_s = min(5.0, 0.1 * 2.0 ** self._early_deaths)
+        delay_s = min(5.0, 0.1 * 2.0**self._early_deaths)
         child.next_start_s = time.monotonic() + delay_s
         self._crew.say(text)
         if self._early_deaths >= EARLY_DEATHS_ARE_ENOUGH:

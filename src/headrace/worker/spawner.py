@@ -53,9 +53,7 @@ def describe(app: Headrace) -> Hello:
 
 def resolved(config: WorkerConfig, hello: Hello) -> WorkerConfig:
     """The config with what only the app knows."""
-    return msgspec.structs.replace(
-        config, queues=config.queues or hello.queues, url=hello.url, prefix=hello.prefix
-    )
+    return msgspec.structs.replace(config, queues=config.queues or hello.queues, url=hello.url, prefix=hello.prefix)
 
 
 def be_a_child(app: Headrace, order: Order, child: int, spawn_id: int) -> NoReturn:

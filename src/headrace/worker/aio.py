@@ -1,0 +1,305 @@
+"""The asyncio pool: N jobs side by side on one loop, one session for all of them.
+
+1. `_Loop.run` settles what has ended and claims as many as there are free slots, in one call.
+2. Each job is a task of the loop with a slot of the board; `def` tasks run in the loop's threads.
+3. Suspects run alone: the loop drains, takes one, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from headrace.engine.clients import AsyncClient, AsyncDoorbell, backoff_s
+from headrace.engine.ops import Claim, Claimed, Settlement
+from headrace.errors import JobCancelled, JobTimeout, ServerError
+from headrace.worker.batch import MOST
+from headrace.worker.board import SlotRow
+from headrace.worker.execute import Executor, Run
+from headrace.worker.interrupts import asked, words
+from headrace.worker.settle import Session, aexchange
+
+if TYPE_CHECKING:
+    from headrace.worker.child import Child
+
+logger = logging.getLogger("headrace.worker")
+
+LOOK_EVERY_S = 2.0
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def work(child: Child) -> None:
+    """Run the pool to its end."""
+    asyncio.run(_Loop(child).live())
+
+
+class _Seat:
+    """One slot: its row on the board and what runs there."""
+
+    def __init__(self, row: SlotRow) -> None:
+        self.row = row
+        self.claim: Claim | None = None
+        self.run: Run | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.kind: type[BaseException] | None = None
+        self.thread = 0
+        self.done_serial = 0
+        self.lock = threading.Lock()
+
+
+class _Loop:
+    """The pool's one loop."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._client = AsyncClient(child.server, retry=False)
+        self._seats = [_Seat(row) for row in child.board.slots_of(child.number)]
+        self._free = list(reversed(self._seats))
+        self._session: Session = child.session(0, self._seats[0].row, self._running_ids)
+        self._threads = ThreadPoolExecutor(len(self._seats), thread_name_prefix="headrace")
+        # What jobs report goes out by one thread, in order: the loop does not wait for it.
+        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="headrace-reports")
+        self._executor: Executor = child.executor(self._reporter.submit)
+        self._doorbell = AsyncDoorbell(child.server, [queue.wake for queue in child.queues])
+        self._outcomes: list[Settlement] = []
+        self._changed = asyncio.Event()
+        self._wants_solo = self._is_solo = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _running_ids(self) -> set[str]:
+        return {seat.claim.id for seat in self._seats if seat.claim is not None}
+
+    async def live(self) -> None:
+        child, loop = self._child, asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGUSR2, self._on_interrupt)
+        child.on_wake.append(self._changed.set)
+        for hook in child.app.start_hooks:
+            found = hook()
+            if asyncio.iscoroutine(found):
+                await found
+        if await self._open():
+            child.row.ready = 1
+            await self._run()
+            await self._close()
+        for hook in child.app.stop_hooks:
+            found = hook()
+            if asyncio.iscoroutine(found):
+                await found
+        await self._doorbell.aclose()
+        await self._client.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._reporter.shutdown()
+
+    async def _open(self) -> bool:
+        attempt = 0
+        while not self._child.is_stopping:
+            try:
+                await self._client.run(self._session.open())
+                return True
+            except ServerError as error:
+                attempt += 1
+                if attempt == 1:
+                    logger.warning("%s; trying again", error)
+            await asyncio.sleep(backoff_s(attempt, 2.0))
+        return False
+
+    async def _close(self) -> None:
+        ends = time.monotonic() + 3.0
+        while time.monotonic() < ends:
+            try:
+                await self._client.run(self._session.close())
+                return
+            except ServerError as error:
+                logger.warning("the session could not be ended: %s", error)
+            await asyncio.sleep(0.1)
+
+    def _stop(self) -> None:
+        self._child.stop()
+        self._changed.set()
+
+    # Claim and settle
+
+    async def _run(self) -> None:
+        child = self._child
+        while True:
+            self._changed.clear()
+            outcomes, self._outcomes = self._outcomes, []
+            want = self._want()
+            if not outcomes and not want:
+                if child.is_stopping and not self._tasks:
+                    return
+                await self._wait(None)
+                continue
+            settled = await aexchange(
+                self._client, self._session, outcomes, want, self._is_idle(), lambda: child.is_stopping
+            )
+            if outcomes:
+                child.jobs_done(len(outcomes))
+            claimed = Claimed([]) if settled is None else settled.claimed
+            for claim in claimed.claims:
+                self._start(claim)
+            if claimed.suspects_waiting:
+                self._wants_solo = True
+            if want and not claimed.claims and not claimed.more and not self._outcomes:
+                if child.is_burst and not self._tasks:
+                    child.drained()
+                    return
+                if not child.is_stopping:
+                    await self._wait(claimed.next_due_ms)
+            elif not want and not self._outcomes:
+                await self._wait(None)
+
+    def _is_idle(self) -> bool:
+        return not self._tasks
+
+    def _want(self) -> int:
+        """How many jobs to claim now."""
+        child = self._child
+        if self._is_solo and self._tasks:
+            return 0
+        self._is_solo = False
+        if child.is_stopping or child.is_quiet:
+            return 0
+        if self._wants_solo:
+            if self._tasks:
+                return 0
+            self._wants_solo, self._is_solo = False, True
+            return 1
+        left = child.config.max_jobs - child.row.jobs_done - len(self._tasks) if child.config.max_jobs else MOST
+        return max(0, min(len(self._free), MOST, left))
+
+    async def _wait(self, next_due_ms: int | None) -> None:
+        """Until a job ends, a signal comes, or (where there is room) the doorbell rings or 2 s are over."""
+        changed = asyncio.ensure_future(self._changed.wait())
+        if self._want():
+            timeout_s = LOOK_EVERY_S if next_due_ms is None else min(LOOK_EVERY_S, next_due_ms / 1000)
+            ring = asyncio.ensure_future(self._ring(timeout_s))
+            await asyncio.wait({changed, ring}, return_when=asyncio.FIRST_COMPLETED)
+            await _ended(ring)
+        else:
+            await asyncio.wait({changed}, timeout=LOOK_EVERY_S)
+        await _ended(changed)
+        await asyncio.sleep(0)  # let jobs that end in this turn be settled together
+
+    async def _ring(self, timeout_s: float) -> None:
+        try:
+            await self._doorbell.wait(timeout_s)
+        except ServerError as error:
+            logger.debug("the doorbell's connection ended: %s", error)
+            await asyncio.sleep(min(timeout_s, 0.2))
+
+    # Run
+
+    def _start(self, claim: Claim) -> None:
+        seat = self._free.pop()
+        found = self._executor.begin(claim)
+        now_ns = time.monotonic_ns()
+        seat.row.set_batch([(claim.queue, claim.id)], now_ns)
+        seat.claim, seat.kind, seat.thread = claim, None, 0
+        if isinstance(found, Settlement):
+            self._leave(seat, found)
+            return
+        seat.run = found
+        found.started_ns = now_ns
+        row = seat.row
+        row.timeout_ms = found.timeout_ms
+        row.started_ns = now_ns
+        row.index = 0
+        row.serial += 1
+        row.is_running = 1
+        task = asyncio.get_running_loop().create_task(self._sit(seat, found))
+        self._tasks.add(task)
+        if claim.is_suspect:
+            self._is_solo = True
+
+    async def _sit(self, seat: _Seat, run: Run) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            outcome = await self._executor.acall(run, lambda r: self._call(seat, r))
+        finally:
+            self._tasks.discard(task)
+        self._leave(seat, outcome)
+
+    def _leave(self, seat: _Seat, outcome: Settlement) -> None:
+        seat.row.clear_batch()
+        seat.claim = seat.run = seat.task = None
+        self._free.append(seat)
+        self._outcomes.append(outcome)
+        self._changed.set()
+
+    async def _call(self, seat: _Seat, run: Run) -> Any:
+        loop = asyncio.get_running_loop()
+        if run.is_async:
+            seat.task = loop.create_task(run.task.fn(*run.args, **run.kwargs))
+        else:
+            context = copy_context()
+            seat.task = asyncio.ensure_future(_future(loop, self._threads, lambda: context.run(_in_thread, seat, run)))
+        try:
+            return await seat.task
+        except asyncio.CancelledError:
+            if seat.kind is not None:
+                raise seat.kind(words(seat.kind, run)) from None
+            raise RuntimeError("the job cancelled itself") from None
+
+    def _on_interrupt(self) -> None:
+        self._changed.set()
+        for seat in self._seats:
+            serial, kind = seat.row.serial, asked(seat.row)
+            if kind is None or seat.run is None or seat.done_serial == serial:
+                continue
+            seat.done_serial, seat.kind = serial, kind
+            if seat.run.is_async and seat.task is not None:
+                seat.task.cancel()
+            else:
+                with seat.lock:
+                    if seat.thread:
+                        _raise_in_thread(ctypes.c_ulong(seat.thread), ctypes.py_object(kind))
+
+
+async def _future(loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor, call: Any) -> Any:
+    return await loop.run_in_executor(threads, call)
+
+
+def _in_thread(seat: _Seat, run: Run) -> Any:
+    """A `def` task in a thread of the pool, open to interruption only while the user's code runs."""
+    try:
+        with seat.lock:
+            seat.thread = threading.get_ident()
+        value = run.task.fn(*run.args, **run.kwargs)
+        _close(seat)
+        return value
+    except (JobTimeout, JobCancelled) as error:
+        _close(seat)
+        raise type(error)(*(error.args or (words(type(error), run),))) from error
+    except StopIteration as error:
+        _close(seat)
+        raise RuntimeError("the job raised StopIteration") from error
+    except BaseException:
+        _close(seat)
+        raise
+
+
+def _close(seat: _Seat) -> None:
+    for _ in range(3):
+        try:
+            with seat.lock:
+                thread, seat.thread = seat.thread, 0
+                if thread:
+                    _raise_in_thread(ctypes.c_ulong(thread), None)
+            return
+        except (JobTimeout, JobCancelled):
+            continue
+
+
+async def _ended(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    await asyncio.gather(future, return_exceptions=True)

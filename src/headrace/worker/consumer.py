@@ -1,0 +1,273 @@
+"""The claim–run–settle loop of a process's main thread (prefork, fork) or of one of its threads.
+
+1. `run` settles what is done and claims the next jobs in one call; waits for the doorbell when there is nothing.
+2. `_run_batch` runs the claimed jobs one after another; board first, so that the supervisor knows.
+3. `relieve`, called by the helper thread, settles what is done of a batch that has grown old behind one job, and gives the
+   unstarted ones back. `_lock` guards which of them takes the next job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Protocol
+
+from headrace.engine.clients import Doorbell, SyncClient
+from headrace.engine.keys import QueueKeys
+from headrace.engine.ops import Claim, Settlement
+from headrace.errors import ServerError
+from headrace.worker.batch import BatchSize
+from headrace.worker.board import SlotRow
+from headrace.worker.execute import Executor, Run
+from headrace.worker.gate import Gate
+from headrace.worker.settle import Session, exchange
+
+logger = logging.getLogger("headrace.worker")
+
+LOOK_EVERY_S = 2.0
+OLD_BATCH_NS = 20_000_000
+GATE_WAIT_S = 0.02
+
+
+class Life(Protocol):
+    """What a consumer must know of its child. `is_stopping` is a plain attribute: it is read before each job."""
+
+    is_stopping: bool
+    is_burst: bool
+
+    @property
+    def is_quiet(self) -> bool: ...
+
+    def jobs_done(self, count: int) -> None: ...
+
+    def drained(self) -> None: ...
+
+    def wake_helper(self) -> None: ...
+
+
+class Consumer:
+    """One loop, one session, one connection, one slot of the board."""
+
+    def __init__(
+        self,
+        life: Life,
+        slot: SlotRow,
+        session: Session,
+        client: SyncClient,
+        executor: Executor,
+        call: Callable[[Run], Settlement | None],
+        gate: Gate,
+        number: int,
+        *,
+        batch_ms: float,
+        most: int,
+    ) -> None:
+        self._life = life
+        self._slot = slot
+        self.session = session
+        self._client = client
+        self._executor = executor
+        self._call = call
+        self._gate = gate
+        self._number = number
+        self._size = BatchSize(batch_ms, most)
+        self._doorbell = Doorbell(client.config, [queue.wake for queue in session.queues])
+        self._lock = Lock()
+        self._batch: list[Claim] = []
+        self._next = 0
+        self._outcomes: list[Settlement] = []
+        self._batch_started_ns = 0
+        self._next_due_ms: int | None = None
+        self._heard = True
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def wake(self) -> None:
+        """End a wait; safe in a signal handler."""
+        try:
+            os.write(self._wake_write, b"!")
+        except OSError:
+            return  # it is full: a wake is under way
+
+    def run(self) -> None:
+        """Work until the child is told to stop, or a burst is over. The session is open."""
+        life = self._life
+        while True:
+            stopping = life.is_stopping
+            permit = None if stopping or life.is_quiet else self._gate.enter(self._number)
+            want = 0 if permit is None else 1 if permit.is_solo else self._size.want
+            outcomes, self._outcomes = self._outcomes, []
+            if not outcomes and not want:
+                if stopping:
+                    break
+                self._wait_quietly(GATE_WAIT_S if not life.is_quiet else LOOK_EVERY_S)
+                continue
+            settled = exchange(
+                self._client, self.session, outcomes, want, permit is not None and permit.may_take_suspects,
+                self._wake_read, lambda: life.is_stopping,
+            )  # fmt: skip
+            claimed = None if settled is None else settled.claimed
+            if claimed is None or not claimed.claims:
+                self._gate.leave(self._number)
+                if claimed is not None and claimed.suspects_waiting:
+                    self._gate.ask_for_solo()
+                elif claimed is not None and want and not claimed.more:
+                    if life.is_burst:
+                        life.drained()
+                        break
+                    self._next_due_ms = claimed.next_due_ms
+                    self._wait()
+                continue
+            if claimed.suspects_waiting:
+                self._gate.ask_for_solo()
+            if not self._heard:
+                self._doorbell.disarm()  # what was claimed without a ring leaves a ring for others
+            self._run_batch(claimed.claims)
+            self._gate.leave(self._number)
+
+    def close(self) -> None:
+        self._doorbell.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    # Run
+
+    def _run_batch(self, claims: list[Claim]) -> None:
+        """Run a batch; its outcomes are in `_outcomes` afterwards, but for those the helper has settled."""
+        slot, life = self._slot, self._life
+        cells, at = slot.cells, slot.at
+        timeout_at, started_at, index_at = at + slot.TIMEOUT_MS, at + slot.STARTED_NS, at + slot.INDEX
+        serial_at, running_at = at + slot.SERIAL, at + slot.IS_RUNNING
+        began_ns = now_ns = time.monotonic_ns()
+        slot.set_batch([(claim.queue, claim.id) for claim in claims], began_ns)
+        with self._lock:
+            self._batch, self._next, self._batch_started_ns = claims, 0, began_ns
+        if len(claims) > 1:
+            life.wake_helper()
+        begin, call, lock = self._executor.begin, self._call, self._lock
+        outcome: Settlement | None = None
+        ran = index = 0
+        while True:
+            with lock:
+                if outcome is not None:
+                    self._outcomes.append(outcome)
+                    outcome = None
+                index = self._next
+                if index >= len(self._batch) or life.is_stopping:
+                    break
+                self._next = index + 1
+            claim = claims[index]
+            run = begin(claim)
+            cells[timeout_at] = 0 if run.__class__ is Settlement else run.timeout_ms  # type: ignore[union-attr]
+            cells[started_at] = now_ns
+            cells[index_at] = index
+            cells[serial_at] += 1
+            cells[running_at] = 1
+            if slot.is_revoked:  # the supervisor has given this job and the rest back
+                cells[running_at] = 0
+                with lock:
+                    self._next = len(self._batch)
+                break
+            if isinstance(run, Run):
+                run.started_ns = now_ns
+                outcome = call(run)
+            else:
+                outcome = run
+            cells[running_at] = 0
+            now_ns = time.monotonic_ns()
+            ran += 1
+        with lock:
+            left, self._batch = self._batch[self._next :], []
+            if not slot.is_revoked:
+                self._outcomes += [self._executor.release(claim) for claim in left]
+        slot.clear_batch()
+        if ran:
+            self._size.learn(ran, now_ns - began_ns)
+            life.jobs_done(ran)
+
+    def relieve(self, client: SyncClient, now_ns: int) -> bool:
+        """The helper's turn: act when the batch is old and a job still runs; False when there is no batch."""
+        with self._lock:
+            if not self._batch:
+                return False
+            if now_ns - self._batch_started_ns < OLD_BATCH_NS or self.session.must_adopt:
+                return True
+            done, self._outcomes = self._outcomes, []
+            unstarted = self._batch[self._next :]
+            del self._batch[self._next :]
+            self._batch_started_ns = now_ns
+        owed = done + [self._executor.release(claim) for claim in unstarted]
+        if owed:
+            try:
+                client.run(self.session.exchange(owed, 0, False))
+            except ServerError as error:
+                # What is in doubt is known again when the consumer has adopted its session; releases come with it.
+                self.session.must_adopt = True
+                logger.warning("%s; the consumer itself will settle %d outcome(s)", error, len(done))
+                with self._lock:
+                    self._outcomes = done + self._outcomes
+        return True
+
+    # Wait
+
+    def _wait(self) -> None:
+        """Until the doorbell rings, a delayed job is due, or 2 s are over: then a claim is tried."""
+        due_s = LOOK_EVERY_S if self._next_due_ms is None else self._next_due_ms / 1000
+        fds: Sequence[int] = ()
+        try:
+            self._doorbell.arm()
+            fds = self._doorbell.fds()
+        except ServerError as error:
+            logger.debug("no doorbell: %s", error)
+        # Spread, so that ten idle consumers do not look at once.
+        timeout_s = min(due_s, LOOK_EVERY_S * random.uniform(0.9, 1.1)) if fds else min(due_s, 0.2)
+        ready, _, _ = select.select([*fds, self._wake_read], [], [], max(0.0, timeout_s))
+        self._empty_wakes()
+        self._heard = False
+        if any(fd in fds for fd in ready):
+            try:
+                self._heard = self._doorbell.rang()
+            except ServerError as error:
+                logger.debug("the doorbell's connection ended: %s", error)
+
+    def _wait_quietly(self, timeout_s: float) -> None:
+        select.select([self._wake_read], [], [], timeout_s)
+        self._empty_wakes()
+
+    def _empty_wakes(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+
+def strict(queues: Sequence[QueueKeys]) -> Callable[[], Sequence[QueueKeys]]:
+    return lambda: queues
+
+
+def weighted(queues: Sequence[QueueKeys], weights: dict[str, int]) -> Callable[[], Sequence[QueueKeys]]:
+    """A random order for each claim, in which a queue's chance to come first is its share.
+
+    Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: sort by u^(1/w).
+    """
+    shares = [(queue, weights.get(queue.name, 1)) for queue in queues]
+
+    def order() -> Sequence[QueueKeys]:
+        return [
+            queue for _, queue in sorted(((random.random() ** (1 / w), q) for q, w in shares), key=_first, reverse=True)
+        ]
+
+    return order
+
+
+def _first(pair: tuple[float, QueueKeys]) -> float:
+    return pair[0]
+
+
+__all__ = ["Consumer", "Life", "strict", "weighted"]

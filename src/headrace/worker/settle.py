@@ -1,0 +1,155 @@
+"""A consumer's session: outcomes reach the server once, whatever is lost on the way, and the next jobs come back.
+
+After a reply that was lost, the session that may have claimed or settled is adopted by a new one: what it still
+holds is known then, and nothing is half known. Outcomes wait here while the server is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+from collections.abc import Callable, Sequence
+
+from headrace.engine import ops
+from headrace.engine.call import Steps
+from headrace.engine.clients import AsyncClient, SyncClient, backoff_s
+from headrace.engine.keys import QueueKeys
+from headrace.errors import ServerError, ServerUnreachable, SessionGone
+from headrace.worker.board import SlotRow
+
+logger = logging.getLogger("headrace.worker")
+MOST_BACKOFF_S = 3.0
+
+
+class Session:
+    """One consumer's identity in Redis.
+
+    Args:
+        order: gives the queues of each claim, first the most wanted.
+        running: ids that run while outcomes are settled (asyncio); an adopted session keeps them.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[QueueKeys],
+        name: Callable[[int], str],
+        slot: SlotRow,
+        lease_ms: int,
+        *,
+        split: bool,
+        order: Callable[[], Sequence[QueueKeys]] | None = None,
+        running: Callable[[], set[str]] = set,
+    ) -> None:
+        self.queues = queues
+        self._name = name
+        self._slot = slot
+        self._lease_ms = lease_ms
+        self._split = split
+        self._order = order
+        self._running = running
+        self._epoch = 0
+        self._failures = 0
+        self.must_adopt = False
+
+    @property
+    def name(self) -> str:
+        return self._name(self._epoch)
+
+    def open(self) -> Steps[None]:
+        yield from ops.open_session(self.queues, self._name(1), self._lease_ms, split=self._split)
+        self._epoch = self._slot.epoch = 1
+
+    def close(self) -> Steps[ops.Released]:
+        released = yield from ops.close_session(self.queues, self.name, split=self._split)
+        self._slot.epoch = 0
+        return released
+
+    def exchange(self, outcomes: list[ops.Settlement], want: int, take_suspects: bool) -> Steps[ops.Settled]:
+        """Settle, and claim the next. May be sent again after any error, once `note` has seen it."""
+        if self.must_adopt:
+            yield from self._adopt(outcomes)
+        queues = self._order() if self._order is not None else self.queues
+        settled = yield from ops.settle(
+            queues, self.name, outcomes, want=want, take_suspects=take_suspects, split=self._split
+        )
+        self._failures = 0
+        for job_id in settled.lost:
+            logger.warning("job %s was taken over meanwhile: what this run of it gave is dropped", job_id)
+        return settled
+
+    def _adopt(self, outcomes: list[ops.Settlement]) -> Steps[None]:
+        old, new = self._name(self._epoch), self._name(self._epoch + 1)
+        held = yield from ops.adopt(self.queues, old, new, self._lease_ms, split=self._split)
+        self._epoch += 1
+        self._slot.epoch = self._epoch
+        self.must_adopt = False
+        ended = {outcome.id for outcome in outcomes}
+        kept = {claim.id for claim in held}
+        for outcome in [outcome for outcome in outcomes if outcome.id not in kept]:
+            logger.info("job %s is settled already, or was taken over", outcome.id)
+            outcomes.remove(outcome)
+        ended |= self._running()
+        rest = [(claim.queue, claim.id) for claim in held if claim.id not in ended]
+        if rest:
+            yield from ops.give_back(self.queues, new, rest, split=self._split)
+
+    def blame(self, job_id: str, reason: str) -> Steps[ops.Released]:
+        """The job took its own process with it, alone: end this session so, and let the next exchange begin another."""
+        released = yield from ops.release(
+            self.queues, self.name, blamed=(job_id,), alone=True, reason=reason, split=self._split
+        )
+        self.must_adopt = True
+        return released
+
+    def note(self, error: ServerError) -> float:
+        """Remember what an error leaves in doubt; how long to wait before the next try."""
+        if isinstance(error, SessionGone | ServerUnreachable):
+            self.must_adopt = True
+        if isinstance(error, SessionGone):
+            logger.warning("this consumer's lease had ended; going on under a new session")
+            return 0.0
+        if not self._failures:
+            logger.warning("%s; trying again", error)
+        self._failures += 1
+        return backoff_s(self._failures, MOST_BACKOFF_S)
+
+
+def exchange(
+    client: SyncClient,
+    session: Session,
+    outcomes: list[ops.Settlement],
+    want: int,
+    take_suspects: bool,
+    wake_fd: int,
+    gives_up: Callable[[], bool],
+) -> ops.Settled | None:
+    """Drive `session.exchange` until it works; None when nothing is owed and `gives_up()` says to stop trying."""  # fmt: skip
+    while True:
+        try:
+            return client.run(session.exchange(outcomes, want, take_suspects))
+        except ServerError as error:
+            pause_s = session.note(error)
+        if not outcomes and gives_up():
+            return None
+        if pause_s:
+            select.select([wake_fd] if wake_fd >= 0 and not gives_up() else [], [], [], pause_s)
+
+
+async def aexchange(
+    client: AsyncClient,
+    session: Session,
+    outcomes: list[ops.Settlement],
+    want: int,
+    take_suspects: bool,
+    gives_up: Callable[[], bool],
+) -> ops.Settled | None:
+    """The asyncio twin of `exchange`."""  # fmt: skip
+    while True:
+        try:
+            return await client.run(session.exchange(outcomes, want, take_suspects))
+        except ServerError as error:
+            pause_s = session.note(error)
+        if not outcomes and gives_up():
+            return None
+        await asyncio.sleep(pause_s)
