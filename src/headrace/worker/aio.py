@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import inspect
 import logging
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,9 @@ from headrace.engine.clients import AsyncClient, AsyncDoorbell, backoff_s
 from headrace.engine.ops import Claim, Claimed, Settlement
 from headrace.errors import JobCancelled, JobTimeout, ServerError
 from headrace.worker.batch import MOST
-from headrace.worker.board import SlotRow
+from headrace.worker.board import Exit, SlotRow
 from headrace.worker.execute import Executor, Run
-from headrace.worker.interrupts import asked, words
+from headrace.worker.interrupts import Quit, asked, guarded, raise_in_thread, take_back, words
 from headrace.worker.settle import Session, aexchange
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headrace.worker")
 
 LOOK_EVERY_S = 2.0
-_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
 def work(child: Child) -> None:
@@ -81,18 +81,20 @@ class _Loop:
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGUSR2, self._on_interrupt)
         child.on_wake.append(self._changed.set)
-        for hook in child.app.start_hooks:
-            found = hook()
-            if asyncio.iscoroutine(found):
-                await found
+        try:
+            await _run_hooks(child.app.start_hooks)
+        except Exception:
+            logger.exception("a start hook raised: this child ends")
+            child.reason = Exit.START_FAILED
+            return
         if await self._open():
             child.row.ready = 1
             await self._run()
             await self._close()
-        for hook in child.app.stop_hooks:
-            found = hook()
-            if asyncio.iscoroutine(found):
-                await found
+        try:
+            await _run_hooks(child.app.stop_hooks)
+        except Exception:
+            logger.exception("a stop hook raised")
         await self._doorbell.aclose()
         await self._client.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -239,12 +241,14 @@ class _Loop:
     async def _call(self, seat: _Seat, run: Run) -> Any:
         loop = asyncio.get_running_loop()
         if run.is_async:
-            seat.task = loop.create_task(run.task.fn(*run.args, **run.kwargs))
+            seat.task = loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
         else:
             context = copy_context()
             seat.task = asyncio.ensure_future(_future(loop, self._threads, lambda: context.run(_in_thread, seat, run)))
         try:
             return await seat.task
+        except Quit as quit_:
+            raise quit_.error from None
         except asyncio.CancelledError:
             if seat.kind is not None:
                 raise seat.kind(words(seat.kind, run)) from None
@@ -262,7 +266,14 @@ class _Loop:
             else:
                 with seat.lock:
                     if seat.thread:
-                        _raise_in_thread(ctypes.c_ulong(seat.thread), ctypes.py_object(kind))
+                        raise_in_thread(seat.thread, kind)
+
+
+async def _run_hooks(hooks: Sequence[Callable[[], Any]]) -> None:
+    for hook in hooks:
+        found = hook()
+        if inspect.isawaitable(found):
+            await found
 
 
 async def _future(loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor, call: Any) -> Any:
@@ -283,6 +294,9 @@ def _in_thread(seat: _Seat, run: Run) -> Any:
     except StopIteration as error:
         _close(seat)
         raise RuntimeError("the job raised StopIteration") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        _close(seat)
+        raise Quit(error) from None
     except BaseException:
         _close(seat)
         raise
@@ -294,7 +308,7 @@ def _close(seat: _Seat) -> None:
             with seat.lock:
                 thread, seat.thread = seat.thread, 0
                 if thread:
-                    _raise_in_thread(ctypes.c_ulong(thread), None)
+                    take_back(thread)
             return
         except (JobTimeout, JobCancelled):
             continue

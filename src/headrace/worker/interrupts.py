@@ -9,14 +9,26 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+from collections.abc import Coroutine
 from typing import Any
 
 from headrace.errors import JobCancelled, JobTimeout
 from headrace.worker.board import Interrupt, SlotRow
 from headrace.worker.execute import Run
 
-_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+
+
+def raise_in_thread(thread: int, kind: type[BaseException]) -> None:
+    """Raise `kind` in a thread at its next bytecode. C code that runs there is not stopped."""
+    _set_async_exc(thread, id(kind))
+
+
+def take_back(thread: int) -> None:
+    """Forget an exception that was set and has not been raised yet."""
+    _set_async_exc(thread, None)
 
 
 def asked(slot: SlotRow) -> type[BaseException] | None:
@@ -31,6 +43,21 @@ def words(kind: type[BaseException], run: Run) -> str:
     if kind is JobCancelled:
         return "the job was cancelled while it ran"
     return f"over its timeout of {run.timeout_ms / 1000:g} s"
+
+
+class Quit(Exception):
+    """Carries a SystemExit or KeyboardInterrupt of a job through an event loop, which would stop at it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Quit(error) from None
 
 
 class MainThreadWindow:
@@ -76,12 +103,14 @@ class MainThreadWindow:
         """Run an `async def` task to its end on the child's own loop."""
         try:
             return runner.run(self._main(run))
+        except Quit as quit_:
+            raise quit_.error from None
         finally:
             self._run = self._task = None
 
     async def _main(self, run: Run) -> Any:
         self._loop, self._kind = asyncio.get_running_loop(), None
-        self._task = self._loop.create_task(run.task.fn(*run.args, **run.kwargs))
+        self._task = self._loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
         self._run = run
         try:
             return await self._task
@@ -115,7 +144,7 @@ class ThreadWindow:
                 self._kind = kind
                 self._loop.call_soon_threadsafe(self._task.cancel)
                 return
-            _raise_in_thread(ctypes.c_ulong(self._thread), ctypes.py_object(kind))
+            raise_in_thread(self._thread, kind)
 
     def call(self, run: Run) -> Any:
         try:
@@ -141,7 +170,7 @@ class ThreadWindow:
         with self._lock:
             thread, self._thread = self._thread, 0
             if thread:
-                _raise_in_thread(ctypes.c_ulong(thread), None)
+                take_back(thread)
 
     def _close_surely(self) -> None:
         """An exception that was set may still come while the window closes: it has nothing left to stop."""
@@ -154,11 +183,14 @@ class ThreadWindow:
 
     def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
         """Run an `async def` task on this thread's own loop."""
-        return runner.run(self._main(run))
+        try:
+            return runner.run(self._main(run))
+        except Quit as quit_:
+            raise quit_.error from None
 
     async def _main(self, run: Run) -> Any:
         loop = asyncio.get_running_loop()
-        task: asyncio.Task[Any] = loop.create_task(run.task.fn(*run.args, **run.kwargs))
+        task: asyncio.Task[Any] = loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
         with self._lock:
             self._loop, self._task, self._kind = loop, task, None
         try:
