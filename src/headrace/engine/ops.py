@@ -398,8 +398,7 @@ def leave(prefix: str, worker_id: str) -> Call[None]:
 
 def announce_queues(prefix: str, names: Sequence[str]) -> Call[None]:
     """Put these queues on the list of all queues."""
-    key = queues_key(prefix)
-    return command("SADD", key, *names, key=key, decode=_nothing)
+    return Call(script("announce"), [queues_key(prefix)], [LAYOUT_ARG, *names], _nothing)
 
 
 # -- one job

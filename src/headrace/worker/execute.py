@@ -190,6 +190,7 @@ class Executor:
         record.state = 6
         record.attempt += 1
         record.ended_at_ms = now_ns // 1_000_000
+        record.started_at_ms = (now_ns - time.monotonic_ns() + run.started_ns) // 1_000_000
         record.result = result
         record.note = why_not
         kind = Kind.SUCCEEDED if run.ttl_ms > 0 else Kind.DROPPED
@@ -200,6 +201,8 @@ class Executor:
     def settle(self, run: Run, end: End) -> Settlement:
         """What becomes of a job that ended so."""
         options = run.record.options
+        if run.started_ns:
+            run.record.started_at_ms = (time.time_ns() - time.monotonic_ns() + run.started_ns) // 1_000_000
         retry = run.task.retry if options is None or options.retry is None else options.retry
         settlement = self._settlement(run.claim, run.record, end, retry, run.ttl_ms, run.started_ns)
         error = end.error if isinstance(end, Raised | TimedOut) else None

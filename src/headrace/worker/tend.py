@@ -49,7 +49,7 @@ class SweepGuard:
 
 
 class Tender:
-    """Tends each queue of the worker once a second, with a guard for each (on Cluster each may have its own clock)."""
+    """Tends each queue of the worker once a second, or four times a lease, with a guard for each (on Cluster each may have its own clock)."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -59,7 +59,7 @@ class Tender:
         is_more = False
         for queue in self._crew.queues:
             is_more = await self._tend(queue) or is_more
-        return 0.01 if is_more else TEND_EVERY_S
+        return 0.01 if is_more else min(TEND_EVERY_S, self._crew.config.lease_ms / 4_000)
 
     async def _tend(self, queue: QueueKeys) -> bool:
         guard = self._guards.setdefault(queue.name, SweepGuard(self._crew.config.lease_ms))
