@@ -38,7 +38,7 @@ def call(connection: Any, name: str, keys: tuple[bytes, ...], *args: Any) -> Any
 
 def record(task: str = "bench.tasks.noop") -> bytes:
     """A job as headrace stores it: 130 bytes with its URL."""
-    payload = msgspec.msgpack.encode([["https://example.com/some/path/to/a/page?with=query&and=more"], {}])
+    payload = msgspec.msgpack.encode([["https://example.com/some/path/to/a/page?with=query&and=more"]])
     return encode(Record(1, int(Stored.LIVE), 0, 0, task, msgspec.Raw(payload), int(time.time() * 1000)))
 
 
@@ -65,8 +65,8 @@ def work(connection: Any, queue: QueueKeys, total: int, batch: int, keep: bool) 
         outcomes: list[Any] = []
         ids, records = claims[0][6], claims[0][7]
         for job_id, raw in zip(ids, records, strict=True):
-            args, kwargs = arguments(decode(raw).payload)
-            noop(*args, **kwargs)
+            (args,) = arguments(decode(raw).payload)
+            noop(*args)
             outcomes += (job_id, 3_600_000, raw[:2] + b"\x06" + raw[3:]) if keep else (job_id, 0, b"")
         done += len(ids)
         want = min(batch, total - done)

@@ -83,5 +83,9 @@ def enter_job(context: JobContext) -> Token[JobContext | None]:
     return _current.set(context)
 
 
+set_current = _current.set
+"""`enter_job` for who never leaves, but goes on to the next job (workers' loops): the ContextVar's own method."""
+
+
 def leave_job(token: Token[JobContext | None]) -> None:
     _current.reset(token)

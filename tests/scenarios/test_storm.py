@@ -132,7 +132,7 @@ def test_a_full_server_refuses_clearly_and_drains(tmp_path: Path) -> None:
             count = 0
             with pytest.raises(ServerFull, match="maxmemory"):
                 while True:
-                    lab.app.options(result_ttl=0).enqueue("ledger.work", count, description="x" * 2_000)
+                    lab.app.options(result_ttl=0, description="x" * 1_000).enqueue("ledger.work", count)
                     count += 1
             assert count > 100
             lab.start("--processes", "2", ready=2)

@@ -221,7 +221,7 @@ def _read_ended(client: SyncClient, queue: str, ids: list[str], tally: Tally) ->
                     admin.ended_state(record),
                     words,
                     took_ms,
-                    ": ".join(admin.error_of(record)),
+                    ": ".join(filter(None, admin.error_of(record))),
                 )
         if len(tally.ended) == before:
             return  # the rest was enqueued later, and is looked at later

@@ -50,7 +50,8 @@ class Kind(enum.StrEnum):
 
 
 class Settlement(msgspec.Struct):
-    """One job's outcome. `record`: the whole new one; b"" for RELEASE. For DROPPED it only goes to waiters.
+    """One job's outcome. `record`: the whole new one; b"" for RELEASE; for DROPPED what waiters get, the ended record
+    or just its result as a msgpack bin.
 
     `delay_ms` for RETRY and PARK (0: at once); `keep_ms` for what ended: how long it is kept.
     """
@@ -268,19 +269,21 @@ def _groups(queues: Sequence[QueueKeys], outcomes: Sequence[Settlement]) -> list
     """Outcomes as arguments, those of one queue and kind together."""
     if not outcomes:
         return []
-    numbers = {queue.name: n for n, queue in enumerate(queues, 1)}
-    grouped: dict[tuple[int, str, bool], list[Arg]] = {}
+    grouped: dict[tuple[str, str, bool], list[Arg]] = {}
+    last: tuple[str, str, bool] | None = None
+    group: list[Arg] = []
     for item in outcomes:
-        number = numbers.get(item.queue)
+        key = (item.queue, item.kind, item.is_suspect)
+        if key != last:
+            group = grouped.setdefault(key, [])
+            last = key
+        group += (item.id, item.delay_ms or item.keep_ms, item.record)
+    numbers = {queue.name: n for n, queue in enumerate(queues, 1)}
+    args: list[Arg] = []
+    for (name, kind, is_suspect), jobs in grouped.items():
+        number = numbers.get(name)
         if number is None:
             continue
-        group = (number, item.kind, item.is_suspect)
-        found = grouped.get(group)
-        if found is None:
-            found = grouped[group] = []
-        found += (item.id, item.delay_ms or item.keep_ms, item.record)
-    args: list[Arg] = []
-    for (number, kind, is_suspect), jobs in grouped.items():
         # StrEnum members are packed by value: a str subclass is as good as a str for RESP.
         args += (number, str(kind), int(is_suspect), len(jobs) // 3)
         args += jobs

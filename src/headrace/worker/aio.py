@@ -241,7 +241,7 @@ class _Loop:
     async def _call(self, seat: _Seat, run: Run) -> Any:
         loop = asyncio.get_running_loop()
         if run.is_async:
-            seat.task = loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
+            seat.task = loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
         else:
             context = copy_context()
             seat.task = asyncio.ensure_future(_future(loop, self._threads, lambda: context.run(_in_thread, seat, run)))
@@ -285,7 +285,7 @@ def _in_thread(seat: _Seat, run: Run) -> Any:
     try:
         with seat.lock:
             seat.thread = threading.get_ident()
-        value = run.task.fn(*run.args, **run.kwargs)
+        value = run.fn(*run.args, **run.kwargs)
         _close(seat)
         return value
     except (JobTimeout, JobCancelled) as error:

@@ -160,9 +160,10 @@ class Child:
             runners = threading.local()
             return lambda run: executor.call(run, lambda r: _in_thread(window, r, runners)), 256
         main_window = MainThreadWindow(slot)
+        call_plainly = main_window.call
 
         def call(run: Run) -> Settlement:
-            return executor.call(run, self._call_async(main_window) if run.is_async else main_window.call)
+            return executor.call(run, self._call_async(main_window) if run.is_async else call_plainly)
 
         if pool == "prefork":
             self.on_interrupt.append(main_window.on_signal)

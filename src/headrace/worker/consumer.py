@@ -143,9 +143,10 @@ class Consumer:
         slot, life = self._slot, self._life
         cells, at = slot.cells, slot.at
         timeout_at, started_at, index_at = at + slot.TIMEOUT_MS, at + slot.STARTED_NS, at + slot.INDEX
-        serial_at, running_at = at + slot.SERIAL, at + slot.IS_RUNNING
+        serial_at, running_at, revoked_at = at + slot.SERIAL, at + slot.IS_RUNNING, at + slot.REVOKED
         began_ns = now_ns = time.monotonic_ns()
         slot.set_batch([(claim.queue, claim.id) for claim in claims], began_ns)
+        batch_serial = slot.batch_serial
         with self._lock:
             self._batch, self._next, self._batch_started_ns = claims, 0, began_ns
         if len(claims) > 1:
@@ -169,7 +170,7 @@ class Consumer:
             cells[index_at] = index
             cells[serial_at] += 1
             cells[running_at] = 1
-            if slot.is_revoked:  # the supervisor has given this job and the rest back
+            if cells[revoked_at] == batch_serial:  # the supervisor has given this job and the rest back
                 cells[running_at] = 0
                 with lock:
                     self._next = len(self._batch)

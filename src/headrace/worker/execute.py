@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.app import Headrace
-from headrace.context import JobContext, Reporter, enter_job, leave_job
+from headrace.context import JobContext, Reporter, set_current
 from headrace.core.names import type_names
 from headrace.core.outcome import (
     BadPayload,
@@ -27,7 +27,7 @@ from headrace.core.outcome import (
     decide,
     describe_exception,
 )
-from headrace.core.record import LAYOUT, Record, Stored, decode, encode
+from headrace.core.record import LAYOUT, Record, Stored, decode_record, encode
 from headrace.engine.ops import Claim, Kind, Settlement
 from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn
 from headrace.events import Event, EventName
@@ -39,6 +39,9 @@ from headrace.worker.joblog import JobLog
 logger = logging.getLogger("headrace.worker")
 
 SAY_UNKNOWN_EVERY_S = 60.0
+NONE_RESULT = b"\xc0"
+decode_any = msgspec.msgpack.Decoder().decode
+encode_value = msgspec.msgpack.Encoder().encode
 _EVENTS = {
     Kind.SUCCEEDED: EventName.JOB_SUCCEEDED,
     Kind.DROPPED: EventName.JOB_SUCCEEDED,
@@ -50,36 +53,52 @@ _EVENTS = {
 }
 
 
-class Run:
-    """One attempt that is ready to be called. `timeout_ms` 0: no limit."""
+class Run(JobContext):
+    """One attempt that is ready to be called, and the JobContext its code sees. `timeout_ms` 0: no limit."""
 
     __slots__ = (
         "args",
         "claim",
-        "context",
+        "fn",
         "is_async",
         "kwargs",
         "record",
         "started_ns",
-        "task",
+        "task_value",
         "timeout_ms",
         "ttl_ms",
     )
 
     def __init__(
-        self, claim: Claim, record: Record, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any],
-        context: JobContext, timeout_ms: int, ttl_ms: int,
-    ) -> None:  # fmt: skip
+        self,
+        claim: Claim,
+        record: Record,
+        task: Task[..., Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        reporter: Reporter,
+    ) -> None:
+        # JobContext's own fields, set here: one call less for each job.
+        self.id = claim.id
+        self.queue = claim.queue
+        self.task = record.task
+        self.attempt = record.attempt + 1
+        self.fence = claim.fence
+        self._reporter = reporter
         self.claim = claim
         self.record = record
-        self.task = task
+        self.fn = task.fn
+        self.task_value = task
         self.args = args
         self.kwargs = kwargs
-        self.context = context
         self.is_async = task.is_async
-        self.timeout_ms = timeout_ms
-        self.ttl_ms = ttl_ms
         self.started_ns = 0
+        options = record.options
+        if options is None:
+            self.timeout_ms, self.ttl_ms = task.timeout_ms, task.result_ttl_ms
+        else:
+            self.timeout_ms = task.timeout_ms if options.timeout_ms is None else options.timeout_ms
+            self.ttl_ms = task.result_ttl_ms if options.result_ttl_ms is None else options.result_ttl_ms
 
 
 class Executor:
@@ -89,47 +108,52 @@ class Executor:
         self._app = app
         self._reporter = reporter
         self._joblog = joblog
-        self._tasks: dict[str, Task[..., Any]] = {}
+        self._tasks: dict[str, tuple[Task[..., Any], int, int]] = {}
         self._said: dict[str, float] = {}
         self._max_bytes = app.server_config.max_payload_bytes
-        self.parked = 0
+        self._is_heard = bool(app.middlewares) or app.events.has(EventName.JOB_STARTED)
+        self._tells_success = joblog.is_on or app.events.has(EventName.JOB_SUCCEEDED)
 
     # Read
 
     def begin(self, claim: Claim) -> Run | Settlement:
         """What is to be called; or what becomes of a job that cannot be called here. Never raises."""
         try:
-            record = decode(claim.record)
+            record = decode_record(claim.record)
         except (msgspec.MsgspecError, ValueError) as error:
             return self._unreadable(claim, error)
-        task = self._tasks.get(record.task) or self._find(record.task)
-        if task is None:
+        known = self._tasks.get(record.task) or self._find(record.task)
+        if known is None:
             return self._park(claim, record, record.task)
+        task, least, most = known
         try:
+            # Positional arguments that need no conversion: most calls, and no call of ours.
+            body: Any = decode_any(record.payload) if most >= 0 else ()
+            if len(body) == 1 and least <= len(body[0]) <= most:
+                return Run(claim, record, task, body[0], {}, self._reporter)
             args, kwargs = decode_call(record.payload, task)
         except ArgumentsMismatch as error:
             # Code of another version enqueued it: it waits for a worker that it fits, as an unknown task does.
             return self._park(claim, record, f"{record.task} with these arguments ({error})")
-        options = record.options
-        timeout_ms, ttl_ms = task.timeout_ms, task.result_ttl_ms
-        if options is not None:
-            timeout_ms = timeout_ms if options.timeout_ms is None else options.timeout_ms
-            ttl_ms = ttl_ms if options.result_ttl_ms is None else options.result_ttl_ms
-        context = JobContext(claim.id, claim.queue, record.task, record.attempt + 1, claim.fence, self._reporter)
-        return Run(claim, record, task, args, kwargs, context, timeout_ms, ttl_ms)
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            return self._unreadable(claim, error)
+        return Run(claim, record, task, args, kwargs, self._reporter)
 
-    def _find(self, name: str) -> Task[..., Any] | None:
+    def _find(self, name: str) -> tuple[Task[..., Any], int, int] | None:
+        """The task, and how many positional arguments it takes (-1 at most: they are converted, or there are others)."""
         try:
             task = self._app.find_task(name)
         except Exception:
             logger.exception("looking for the task %s failed", name)
             return None
-        if task is not None:
-            self._tasks[name] = task
-        return task
+        if task is None:
+            return None
+        signature = task.signature
+        most = -1 if signature.converts else int(min(signature.max_args, 1 << 30))
+        self._tasks[name] = known = (task, signature.min_args, most)
+        return known
 
     def _park(self, claim: Claim, record: Record, what: str) -> Settlement:
-        self.parked += 1
         now = time.monotonic()
         if now - self._said.get(what, -SAY_UNKNOWN_EVERY_S) >= SAY_UNKNOWN_EVERY_S:
             self._said[what] = now
@@ -147,28 +171,28 @@ class Executor:
 
     def call(self, run: Run, call: Callable[[Run], Any]) -> Settlement:
         """Run `call(run)` as the job: `call` opens and closes the window in which the job may be interrupted."""
-        self._tell(EventName.JOB_STARTED, run) if self._app.events.has(EventName.JOB_STARTED) else None
-        token = enter_job(run.context)
+        set_current(run)
         try:
-            layers = self._app.middlewares
-            value = run_inside(layers, run.context, lambda: call(run)) if layers else call(run)
+            value = self._call_heard(run, call) if self._is_heard else call(run)
         except BaseException as error:
             return self.settle(run, self._raised(run, error))
-        finally:
-            leave_job(token)
         return self.succeed(run, value)
+
+    def _call_heard(self, run: Run, call: Callable[[Run], Any]) -> Any:
+        self._tell_started(run)
+        return run_inside(self._app.middlewares, run, lambda: call(run))
 
     async def acall(self, run: Run, call: Callable[[Run], Any]) -> Settlement:
         """The twin of `call` for an event loop: awaits what `call` gives."""
-        self._tell(EventName.JOB_STARTED, run) if self._app.events.has(EventName.JOB_STARTED) else None
-        token = enter_job(run.context)
+        set_current(run)
         try:
-            layers = self._app.middlewares
-            value = await (arun_inside(layers, run.context, lambda: call(run)) if layers else call(run))
+            if self._is_heard:
+                self._tell_started(run)
+                value = await arun_inside(self._app.middlewares, run, lambda: call(run))
+            else:
+                value = await call(run)
         except BaseException as error:
             return self.settle(run, self._raised(run, error))
-        finally:
-            leave_job(token)
         return self.succeed(run, value)
 
     def _raised(self, run: Run, error: BaseException) -> End:
@@ -184,8 +208,14 @@ class Executor:
 
     def succeed(self, run: Run, value: Any) -> Settlement:
         """The short way of `settle` for a success: the same record as `decide` would give."""
-        result, why_not = encode_result(value, self._max_bytes)
-        record, claim = run.record, run.claim
+        claim = run.claim
+        if self._tells_success:
+            self._report(run, Kind.SUCCEEDED)
+        result, why_not = (NONE_RESULT, None) if value is None else encode_result(value, self._max_bytes)
+        if run.ttl_ms <= 0 and result is not None and run.record.note is None:
+            # Nothing is kept: only who waits for it needs the result, and the script puts it into the record.
+            return Settlement(claim.queue, claim.id, Kind.DROPPED, encode_value(result), 0, 0, claim.is_suspect)
+        record = run.record
         now_ns = time.time_ns()
         record.state = 6
         record.attempt += 1
@@ -194,8 +224,6 @@ class Executor:
         record.result = result
         record.note = why_not
         kind = Kind.SUCCEEDED if run.ttl_ms > 0 else Kind.DROPPED
-        if self._joblog.is_on or self._app.events.has(EventName.JOB_SUCCEEDED):
-            self._report(run, kind)
         return Settlement(claim.queue, claim.id, kind, encode(record), 0, run.ttl_ms, claim.is_suspect)
 
     def settle(self, run: Run, end: End) -> Settlement:
@@ -203,7 +231,7 @@ class Executor:
         options = run.record.options
         if run.started_ns:
             run.record.started_at_ms = (time.time_ns() - time.monotonic_ns() + run.started_ns) // 1_000_000
-        retry = run.task.retry if options is None or options.retry is None else options.retry
+        retry = run.task_value.retry if options is None or options.retry is None else options.retry
         settlement = self._settlement(run.claim, run.record, end, retry, run.ttl_ms, run.started_ns)
         error = end.error if isinstance(end, Raised | TimedOut) else None
         self._report(run, settlement.kind, error.type if error else "", error, settlement.delay_ms)
@@ -233,13 +261,14 @@ class Executor:
             self._app.events.emit(
                 Event(
                     name, int(time.time() * 1000), run.claim.id, run.claim.queue, run.record.task,
-                    run.context.attempt, duration_ms, error=error,
+                    run.attempt, duration_ms, error=error,
                 )
             )  # fmt: skip
 
-    def _tell(self, name: EventName, run: Run) -> None:
-        now_ms = int(time.time() * 1000)
-        waited = float(now_ms - run.record.created_at_ms)
-        self._app.events.emit(
-            Event(name, now_ms, run.claim.id, run.claim.queue, run.record.task, run.context.attempt, wait_ms=waited)
-        )
+    def _tell_started(self, run: Run) -> None:
+        if self._app.events.has(EventName.JOB_STARTED):
+            now_ms = int(time.time() * 1000)
+            waited = float(now_ms - run.record.created_at_ms)
+            self._app.events.emit(
+                Event(EventName.JOB_STARTED, now_ms, run.id, run.queue, run.task, run.attempt, wait_ms=waited)
+            )

@@ -88,16 +88,11 @@ class MainThreadWindow:
 
     def call(self, run: Run) -> Any:
         """Call a `def` task; JobTimeout or JobCancelled may come out of it."""
+        self._run = run
         try:
-            return self._call(run)
+            return run.fn(*run.args, **run.kwargs)
         finally:
             self._run = None
-
-    def _call(self, run: Run) -> Any:
-        self._run = run
-        value = run.task.fn(*run.args, **run.kwargs)
-        self._run = None
-        return value
 
     def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
         """Run an `async def` task to its end on the child's own loop."""
@@ -110,7 +105,7 @@ class MainThreadWindow:
 
     async def _main(self, run: Run) -> Any:
         self._loop, self._kind = asyncio.get_running_loop(), None
-        self._task = self._loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
+        self._task = self._loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
         self._run = run
         try:
             return await self._task
@@ -162,7 +157,7 @@ class ThreadWindow:
     def _call(self, run: Run) -> Any:
         with self._lock:
             self._thread = threading.get_ident()
-        value = run.task.fn(*run.args, **run.kwargs)
+        value = run.fn(*run.args, **run.kwargs)
         self._close()
         return value
 
@@ -190,7 +185,7 @@ class ThreadWindow:
 
     async def _main(self, run: Run) -> Any:
         loop = asyncio.get_running_loop()
-        task: asyncio.Task[Any] = loop.create_task(guarded(run.task.fn(*run.args, **run.kwargs)))
+        task: asyncio.Task[Any] = loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
         with self._lock:
             self._loop, self._task, self._kind = loop, task, None
         try:

@@ -3,7 +3,7 @@
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress held
 -- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
---   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, ended record for a waiter, or ''   l: id, 0, ''
+--   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
 -- returns {ids no longer ours (nothing was written for them), {{queue number, claim…}, …}}
 -- include: record
 -- include: place
@@ -53,11 +53,16 @@ local function store(q, ours)
   redis.call('HSET', q.jobs, unpack(fields))
 end
 
-local function tell_all(q, ours, ids)
+local function tell_all(q, ours, ids, is_dropped)
   if redis.call('EXISTS', q.watched) == 0 then return end
   local tokens = redis.call('HMGET', q.watched, unpack(ids))
   for i = 1, #ids do
-    if tokens[i] then tell(q, ids[i], tokens[i], ARGV[ours[i] + 2]) end
+    if tokens[i] then
+      local record = ARGV[ours[i] + 2]
+      local old = is_dropped and redis.call('HGET', q.jobs, ids[i])
+      if old and string.byte(record, 1) ~= 0x9f then record = with_result(old, record) end
+      tell(q, ids[i], tokens[i], record)
+    end
   end
 end
 
@@ -86,8 +91,8 @@ local function settle_group(q, kind, is_suspect, ours, ids)
   end
   redis.call('HINCRBY', q.stats, COUNTERS[kind], #ids)
   if kind == 'd' then
+    tell_all(q, ours, ids, true)
     redis.call('HDEL', q.jobs, unpack(ids))
-    tell_all(q, ours, ids)
   elseif ENDS[kind] then
     store(q, ours)
     local members = {}

@@ -10,6 +10,9 @@ end
 
 local function with_reason(record, text) return string.sub(record, 1, -2) .. cmsgpack.pack(text) end
 
+-- A live record (result, note and reason are nil) as a succeeded one with this result: a msgpack bin.
+local function with_result(record, result) return string.sub(with_state(record, 6), 1, -4) .. result .. '\192\192' end
+
 local function expires_of(record)
   if string.byte(record, 4) ~= 0xcf then return 0 end
   return struct.unpack('>I8', record, 5)
