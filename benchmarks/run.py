@@ -22,10 +22,9 @@ from pathlib import Path
 
 import bare
 import tasks
+from headrace import Headrace
 from headrace.server import EmbeddedServer
 from lab import HERE, QUEUE, URL, Server, pause, until, worker
-
-from headrace import Headrace
 
 REPEATS = 3
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from servers import flush, redis7_binary, three_node_cluster
 
 from headrace.server import EmbeddedServer
+from servers import flush, redis7_binary, three_node_cluster
 
 os.environ.pop("HEADRACE_URL", None)
 os.environ.pop("HEADRACE_APP", None)

@@ -56,7 +56,11 @@ def _cluster_port() -> int:
 
 def _is_whole(client: Any) -> bool:
     info = client.execute_command("CLUSTER", "INFO")
-    fields = info if isinstance(info, dict) else dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    fields = (
+        info
+        if isinstance(info, dict)
+        else dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    )
     return fields.get("cluster_state") == "ok" and fields.get("cluster_known_nodes") == "3"
 
 

@@ -35,8 +35,7 @@ from headrace.events import Event, EventName
 from headrace.job import Job, JobCall, Progress
 from headrace.queue import Queue
 from headrace.task import Task
-
-__version__ = "0.1.0"
+from headrace.version import __version__
 
 __all__ = [
     "AppNotFound",

@@ -1,30 +1,30 @@
 """Every error headrace raises, and nothing else.
 
-    HeadraceError
-    ├── UsageError              the caller's: wrong option, argument, name or URL (a ValueError too)
-    │   ├── ArgumentsMismatch   the arguments do not fit the task's signature (a TypeError too)
-    │   ├── PayloadNotSerializable   a value cannot be stored; names its path (a TypeError too)
-    │   ├── PayloadTooLarge     a job is larger than the limit
-    │   ├── TaskNotRegistered   no such task
-    │   ├── JobExists           the chosen job_id is taken
-    │   └── AppNotFound         no `Headrace` object where one was looked for
-    ├── ServerError             Redis's or Valkey's
-    │   ├── ServerUnreachable   no reply in time (a ConnectionError too)
-    │   ├── ServerBusy          it answers, but cannot work now: loading, failover, read-only, disk trouble
-    │   ├── ServerFull          `maxmemory` is reached
-    │   ├── ServerDenied        wrong password, or a right is missing
-    │   ├── ServerUnsupported   too old, the wrong kind, or set up so that jobs would be lost
-    │   ├── ServerCorrupt       a key under our prefix is not ours
-    │   ├── LayoutTooNew        written by a newer headrace
-    │   └── SessionGone         the consumer's lease has ended (internal to workers)
-    └── JobError                the job's
-        ├── JobNotFound         no such job, or it is no longer kept
-        ├── JobFailed           it raised; `.error` tells what
-        ├── JobCancelled
-        ├── JobExpired
-        ├── ResultNotKept       it succeeded; its result could not be, or was not, kept
-        ├── ResultTimeout       it has not ended in the time given (a TimeoutError too)
-        └── JobTimeout          raised inside a job that is over its `timeout`
+HeadraceError
+├── UsageError              the caller's: wrong option, argument, name or URL (a ValueError too)
+│   ├── ArgumentsMismatch   the arguments do not fit the task's signature (a TypeError too)
+│   ├── PayloadNotSerializable   a value cannot be stored; names its path (a TypeError too)
+│   ├── PayloadTooLarge     a job is larger than the limit
+│   ├── TaskNotRegistered   no such task
+│   ├── JobExists           the chosen job_id is taken
+│   └── AppNotFound         no `Headrace` object where one was looked for
+├── ServerError             Redis's or Valkey's
+│   ├── ServerUnreachable   no reply in time (a ConnectionError too)
+│   ├── ServerBusy          it answers, but cannot work now: loading, failover, read-only, disk trouble
+│   ├── ServerFull          `maxmemory` is reached
+│   ├── ServerDenied        wrong password, or a right is missing
+│   ├── ServerUnsupported   too old, the wrong kind, or set up so that jobs would be lost
+│   ├── ServerCorrupt       a key under our prefix is not ours
+│   ├── LayoutTooNew        written by a newer headrace
+│   └── SessionGone         the consumer's lease has ended (internal to workers)
+└── JobError                the job's
+    ├── JobNotFound         no such job, or it is no longer kept
+    ├── JobFailed           it raised; `.error` tells what
+    ├── JobCancelled
+    ├── JobExpired
+    ├── ResultNotKept       it succeeded; its result could not be, or was not, kept
+    ├── ResultTimeout       it has not ended in the time given (a TimeoutError too)
+    └── JobTimeout          raised inside a job that is over its `timeout`
 """
 
 from __future__ import annotations

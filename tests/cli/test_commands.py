@@ -5,8 +5,8 @@ import threading
 
 import msgspec
 import pytest
-from cli_kit import documents, lines
 
+from cli_kit import documents, lines
 from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine import ops
 from headrace.engine.keys import queue_keys

@@ -335,7 +335,7 @@ def test_what_has_ended_is_kept_no_longer_than_asked(kit: Kit) -> None:
 
 def test_a_queue_written_by_a_newer_headrace_is_left_alone(kit: Kit) -> None:
     do(kit, "HSET", kit.queue.meta, "layout", "99")
-    with pytest.raises(LayoutTooNew, match="layout 99.*upgrade"):
+    with pytest.raises(LayoutTooNew, match=r"layout 99.*upgrade"):
         kit.add("a")
     with pytest.raises(LayoutTooNew):
         kit.open("s")

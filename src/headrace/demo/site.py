@@ -106,7 +106,7 @@ class Site(_Server):
 
 
 class _PageHandler(_Handler):
-    server: Site
+    server: Site  # pyright: ignore[reportIncompatibleVariableOverride] - the stubs' way to say which server
 
     def do_GET(self) -> None:
         body = self.server.pages.get(self.path)
@@ -137,7 +137,7 @@ class WebApp(_Server):
 
 
 class _AppHandler(_Handler):
-    server: WebApp
+    server: WebApp  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
         path, _, wanted = self.path.partition("?jobs=")

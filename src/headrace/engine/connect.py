@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio as aredis
+import redis.connection as redis_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -20,7 +21,7 @@ from redis.sentinel import MasterNotFoundError
 from headrace import errors
 
 Address = tuple[str, int]
-_parse_url: Any = redis.connection.parse_url
+_parse_url: Any = redis_connection.parse_url
 _UnixConnection: Any = redis.UnixDomainSocketConnection
 
 _FORMS = "use redis://HOST:PORT/DB, rediss:// (TLS), unix:///PATH, redis+cluster://H:P,H:P or redis+sentinel://H:P,H:P/MASTER"

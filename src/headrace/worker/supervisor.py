@@ -25,10 +25,10 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from headrace import __version__
 from headrace.engine import ops
 from headrace.engine.clients import AsyncClient, ServerConfig, ServerInfo, backoff_s, masked_url
 from headrace.errors import ServerBusy, ServerError, ServerUnreachable, UsageError
+from headrace.version import __version__
 from headrace.worker.board import Board
 from headrace.worker.config import WorkerConfig
 from headrace.worker.crew import Crew
