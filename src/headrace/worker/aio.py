@@ -66,10 +66,11 @@ class _Loop:
         self._threads = ThreadPoolExecutor(len(self._seats), thread_name_prefix="headrace")
         # What jobs report goes out by one thread, in order: the loop does not wait for it.
         self._reporter = ThreadPoolExecutor(1, thread_name_prefix="headrace-reports")
-        self._executor: Executor = child.executor(self._reporter.submit)
+        self._executor: Executor = child.executor(self._call, self._call, self._reporter.submit)
         self._doorbell = AsyncDoorbell(child.server, [queue.wake for queue in child.queues])
         self._outcomes: list[Settlement] = []
         self._changed = asyncio.Event()
+        self._seat_of: dict[str, _Seat] = {}
         self._wants_solo = self._is_solo = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -210,6 +211,7 @@ class _Loop:
             self._leave(seat, found)
             return
         seat.run = found
+        self._seat_of[found.id] = seat
         found.started_ns = now_ns
         row = seat.row
         row.timeout_ms = found.timeout_ms
@@ -226,7 +228,7 @@ class _Loop:
         task = asyncio.current_task()
         assert task is not None
         try:
-            outcome = await self._executor.acall(run, lambda r: self._call(seat, r))
+            outcome = await self._executor.acall(run)
         finally:
             self._tasks.discard(task)
         self._leave(seat, outcome)
@@ -238,7 +240,8 @@ class _Loop:
         self._outcomes.append(outcome)
         self._changed.set()
 
-    async def _call(self, seat: _Seat, run: Run) -> Any:
+    async def _call(self, run: Run) -> Any:
+        seat = self._seat_of.pop(run.id)
         loop = asyncio.get_running_loop()
         if run.is_async:
             seat.task = loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))

@@ -137,7 +137,7 @@ class SlotRow(Row):
 
     def set_batch(self, jobs: Sequence[tuple[str, str]], now_ns: int) -> None:
         """Publish the (queue, id) of a new batch, none of it started."""
-        data = "\n".join(f"{queue}\t{job_id}" for queue, job_id in jobs).encode()
+        data = "\n".join([f"{queue}\t{job_id}" for queue, job_id in jobs]).encode()
         if len(data) > BATCH_BYTES:
             raise ValueError(f"a batch of {len(jobs)} jobs with names of {len(data)} bytes is over {BATCH_BYTES}")
         self.batch_serial += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import inspect
 import logging
 import os
@@ -95,6 +96,7 @@ class Child:
             self.row.exit_reason = Exit.START_FAILED
             return 70
         self._tell(EventName.CHILD_STARTED)
+        gc.freeze()  # what the app has built stays: collections need not look at it, and memory stays shared
         if self.config.pool == "asyncio":
             aio.work(self)
         else:
@@ -113,9 +115,7 @@ class Child:
 
     def _work(self) -> None:
         consumers, sessions, body = self._consumers()
-        if not self.send_until_stopped(
-            [session.open() for session in sessions], [session.open for session in sessions]
-        ):
+        if not self.send_until_stopped([session.open for session in sessions]):
             return
         self.row.ready = 1
         body()
@@ -127,13 +127,12 @@ class Child:
         """The pool's consumers, their sessions, and what runs them to their end."""
         config = self.config
         gate = Gate(config.slots if config.pool == "threads" else 1)
-        executor = self.executor()
         consumers: list[Consumer] = []
         sessions: list[Session] = []
         for number in range(config.slots if config.pool == "threads" else 1):
             slot = self.board.slot(self.number, number)
             session = self.session(number, slot)
-            call, most = self._caller(slot, session, executor)
+            executor, call, most = self._caller(slot, session)
             sessions.append(session)
             consumers.append(
                 Consumer(
@@ -149,47 +148,40 @@ class Child:
     def _most(self, most: int) -> int:
         return min(most, self.config.max_jobs) if self.config.max_jobs else most
 
-    def _caller(
-        self, slot: SlotRow, session: Session, executor: Executor
-    ) -> tuple[Callable[[Run], Settlement | None], int]:
+    def _caller(self, slot: SlotRow, session: Session) -> tuple[Executor, Callable[[Run], Settlement | None], int]:
         """How this pool calls a job, and how many jobs it may claim at once."""
         pool = self.config.pool
         if pool == "threads":
             window = ThreadWindow(slot)
             self.on_interrupt.append(window.on_signal)
             runners = threading.local()
-            return lambda run: executor.call(run, lambda r: _in_thread(window, r, runners)), 256
+            executor = self.executor(window.call, lambda run: window.call_async(run, _own_runner(runners)))
+            return executor, executor.call, 256
         main_window = MainThreadWindow(slot)
-        call_plainly = main_window.call
-
-        def call(run: Run) -> Settlement:
-            return executor.call(run, self._call_async(main_window) if run.is_async else call_plainly)
-
+        executor = self.executor(main_window.call, lambda run: main_window.call_async(run, self._own_runner()))
+        self.on_interrupt.append(main_window.on_signal)
         if pool == "prefork":
-            self.on_interrupt.append(main_window.on_signal)
-            return call, 256
-        forker = Forker(call)
+            return executor, executor.call, 256
+        forker = Forker(executor.call)
         # In the job's process the window answers; in the consumer's, the signal is passed on.
-        self.on_interrupt += [main_window.on_signal, forker.on_signal]
+        self.on_interrupt.append(forker.on_signal)
 
         def call_forked(run: Run) -> Settlement | None:
             try:
                 return forker.call(run)
             except JobProcessDied as died:
                 reason = f"worker lost: its process ended ({died})"
-                logger.warning("job %s: its process ended (%s)", run.claim.id, died)
-                self.send_until_stopped(
-                    [session.blame(run.claim.id, reason)], [lambda: session.blame(run.claim.id, reason)]
-                )
+                logger.warning("job %s: its process ended (%s)", run.id, died)
+                self.send_until_stopped([lambda: session.blame(run.id, reason)])
                 return None
 
-        return call_forked, 1
+        return executor, call_forked, 1
 
-    def _call_async(self, window: MainThreadWindow) -> Callable[[Run], Any]:
+    def _own_runner(self) -> asyncio.Runner:
+        """The loop of the main thread's async tasks and hooks."""
         if self._runner is None:
             self._runner = asyncio.Runner()
-        runner = self._runner
-        return lambda run: window.call_async(run, runner)
+        return self._runner
 
     def _run_one(self, consumer: Consumer) -> None:
         if self.config.pool == "prefork":
@@ -240,9 +232,14 @@ class Child:
             running=running,
         )
 
-    def executor(self, send: Callable[[Callable[[], None]], object] | None = None) -> Executor:
+    def executor(
+        self,
+        call_plain: Callable[[Run], Any],
+        call_async: Callable[[Run], Any],
+        send: Callable[[Callable[[], None]], object] | None = None,
+    ) -> Executor:
         reports = Reports(self.client, self.find_running, send) if send else Reports(self.client, self.find_running)
-        return Executor(self.app, reports, JobLog())
+        return Executor(self.app, reports, JobLog(), call_plain, call_async)
 
     def find_running(self, job_id: str) -> tuple[QueueKeys, bool] | None:
         """The queue of a job that runs here, and whether it was asked to stop."""
@@ -275,13 +272,13 @@ class Child:
         for wake in self.on_wake:
             wake()
 
-    def send_until_stopped(self, first: Sequence[Steps[Any]], again: Sequence[Callable[[], Steps[Any]]]) -> bool:
+    def send_until_stopped(self, makes: Sequence[Callable[[], Steps[Any]]]) -> bool:
         """Send each until it works; False when the child was told to stop before."""
-        for steps, make in zip(first, again, strict=True):
-            attempt, current = 0, steps
+        for make in makes:
+            attempt = 0
             while True:
                 try:
-                    self.client.run(current)
+                    self.client.run(make())
                     break
                 except ServerError as error:
                     attempt += 1
@@ -290,7 +287,6 @@ class Child:
                 if self.is_stopping:
                     return False
                 select.select([], [], [], backoff_s(attempt, 2.0))
-                current = make()
         return True
 
     def end_sessions(self, closes: Sequence[Callable[[], Steps[Any]]]) -> None:
@@ -330,9 +326,7 @@ class Child:
         for hook in hooks:
             found = hook()
             if inspect.isawaitable(found):
-                if self._runner is None:
-                    self._runner = asyncio.Runner()
-                self._runner.run(_awaited(found))
+                self._own_runner().run(_awaited(found))
 
     def _tell(self, name: EventName) -> None:
         if self.app.events.has(name):
@@ -343,13 +337,12 @@ async def _awaited(found: Any) -> Any:
     return await found
 
 
-def _in_thread(window: ThreadWindow, run: Run, runners: threading.local) -> Any:
-    if not run.is_async:
-        return window.call(run)
+def _own_runner(runners: threading.local) -> asyncio.Runner:
+    """The loop of this thread's async tasks."""
     runner: asyncio.Runner | None = getattr(runners, "runner", None)
     if runner is None:
         runner = runners.runner = asyncio.Runner()
-    return window.call_async(run, runner)
+    return runner
 
 
 class Helper:

@@ -40,6 +40,7 @@ logger = logging.getLogger("headrace.worker")
 
 SAY_UNKNOWN_EVERY_S = 60.0
 NONE_RESULT = b"\xc0"
+NONE_AS_BIN = msgspec.msgpack.encode(NONE_RESULT)
 decode_any = msgspec.msgpack.Decoder().decode
 encode_value = msgspec.msgpack.Encoder().encode
 _EVENTS = {
@@ -102,10 +103,23 @@ class Run(JobContext):
 
 
 class Executor:
-    """Knows the app: finds tasks, calls them inside its middleware, and tells its events."""
+    """Knows the app: finds tasks, calls them inside its middleware, and tells its events.
 
-    def __init__(self, app: Headrace, reporter: Reporter, joblog: JobLog) -> None:
+    `call_plain` and `call_async` call a job's function as the pool does, and open and close the window in which it may
+    be interrupted; for `acall` both give an awaitable.
+    """
+
+    def __init__(
+        self,
+        app: Headrace,
+        reporter: Reporter,
+        joblog: JobLog,
+        call_plain: Callable[[Run], Any],
+        call_async: Callable[[Run], Any],
+    ) -> None:
         self._app = app
+        self._call_plain = call_plain
+        self._call_async = call_async
         self._reporter = reporter
         self._joblog = joblog
         self._tasks: dict[str, tuple[Task[..., Any], int, int]] = {}
@@ -169,22 +183,29 @@ class Executor:
 
     # Call
 
-    def call(self, run: Run, call: Callable[[Run], Any]) -> Settlement:
-        """Run `call(run)` as the job: `call` opens and closes the window in which the job may be interrupted."""
+    def call(self, run: Run) -> Settlement:
+        """Run the job to its end. Never raises."""
         set_current(run)
         try:
-            value = self._call_heard(run, call) if self._is_heard else call(run)
+            if self._is_heard:
+                value = self._call_heard(run)
+            elif run.is_async:
+                value = self._call_async(run)
+            else:
+                value = self._call_plain(run)
         except BaseException as error:
             return self.settle(run, self._raised(run, error))
         return self.succeed(run, value)
 
-    def _call_heard(self, run: Run, call: Callable[[Run], Any]) -> Any:
+    def _call_heard(self, run: Run) -> Any:
         self._tell_started(run)
+        call = self._call_async if run.is_async else self._call_plain
         return run_inside(self._app.middlewares, run, lambda: call(run))
 
-    async def acall(self, run: Run, call: Callable[[Run], Any]) -> Settlement:
-        """The twin of `call` for an event loop: awaits what `call` gives."""
+    async def acall(self, run: Run) -> Settlement:
+        """The twin of `call` for an event loop."""
         set_current(run)
+        call = self._call_async if run.is_async else self._call_plain
         try:
             if self._is_heard:
                 self._tell_started(run)
@@ -211,6 +232,8 @@ class Executor:
         claim = run.claim
         if self._tells_success:
             self._report(run, Kind.SUCCEEDED)
+        if value is None and run.ttl_ms <= 0 and run.record.note is None:
+            return Settlement(claim.queue, claim.id, Kind.DROPPED, NONE_AS_BIN, 0, 0, claim.is_suspect)
         result, why_not = (NONE_RESULT, None) if value is None else encode_result(value, self._max_bytes)
         if run.ttl_ms <= 0 and result is not None and run.record.note is None:
             # Nothing is kept: only who waits for it needs the result, and the script puts it into the record.
