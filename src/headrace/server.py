@@ -47,7 +47,7 @@ class EmbeddedServer:
         binary: str | None = None,
     ) -> None:
         self.port = port
-        self.data_dir = data_dir
+        self.data_dir = data_dir.resolve() if data_dir is not None else None
         self._config = dict(config or {})
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None

@@ -12,8 +12,9 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
-from headrace import Headrace, Retry, RetryIn, current_job
+from headrace import Event, Headrace, JobContext, Retry, RetryIn, current_job
 
 app = Headrace(queues=["high", "default", "low"])
 _file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -26,6 +27,27 @@ def write(*words: object) -> None:
 def wait(seconds: float) -> None:
     """Sleep that the scenarios' clock tricks cannot stretch."""
     select.select([], [], [], seconds)
+
+
+if os.environ.get("LEDGER_HOOKS"):
+
+    @app.on_start
+    async def begin() -> None:
+        write("hook", "start", os.getpid())
+
+    @app.on_stop
+    def end() -> None:
+        write("hook", "stop", os.getpid())
+
+    @app.middleware
+    def around(job: JobContext) -> Iterator[None]:
+        write("around", job.id, "in")
+        yield
+        write("around", job.id, "out")
+
+    @app.on("job.succeeded")
+    def tell(event: Event) -> None:
+        write("event", event.name, event.job_id)
 
 
 @app.task

@@ -220,3 +220,47 @@ def test_max_jobs_recycles_the_child(lab: Lab) -> None:
     jobs = [lab.app.enqueue("ledger.work", n) for n in range(10)]
     assert list(range(10)) == [job.result(timeout=30) for job in jobs]
     assert len({row[2] for row in lab.lines("start")}) >= 3
+
+
+def test_hooks_middleware_and_events_go_around_the_jobs(
+    lab: Lab, pool: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start and stop hooks once a child, sync or async; middleware around each job; events told."""
+    monkeypatch.setenv("LEDGER_HOOKS", "1")
+    worker = lab.start(*pool)
+    jobs = [lab.app.enqueue("ledger.work", 1), lab.app.enqueue("ledger.awork", 2)]
+    assert [1, 2] == [job.result(timeout=10) for job in jobs]
+    assert 0 == worker.terminate()
+    hooks = lab.lines("hook")
+    children = {row[1] for row in hooks if row[0] == "start"}
+    assert children == {row[1] for row in hooks if row[0] == "stop"}
+    for job in jobs:
+        assert ["in", "out"] == [row[1] for row in lab.lines("around") if row[0] == job.id]
+        assert ["job.succeeded", job.id] in lab.lines("event")
+
+
+@pytest.mark.parametrize("pool_name", ["prefork", "threads"])
+def test_tiny_jobs_do_not_wait_behind_a_long_one(lab: Lab, pool_name: str) -> None:
+    """A batch of tiny jobs that hides a long one: the unstarted ones go back, and another consumer runs them at once."""
+    lab.start(*POOLS[pool_name])
+    for n in range(2_000):  # batches grow
+        lab.app.queue("default").enqueue("ledger.noop", n)
+    until(lambda: not lab.live_jobs())
+    began = time.monotonic()
+    work = lab.app.options(result_ttl=0)
+    for n in range(400):
+        work.enqueue("ledger.work", n, 3.0 if n == 100 else 0.0)
+    until(lambda: len(lab.ends()) == 399, timeout_s=2.9, what="all but the long one")
+    assert time.monotonic() - began < 3.0
+    until(lambda: len(lab.ends()) == 400)
+    assert set(lab.starts().values()) == {1}
+
+
+def test_weighted_queues_all_get_their_share(lab: Lab) -> None:
+    """Low is not starved while high has work."""
+    for n in range(300):
+        lab.app.queue("high" if n % 2 else "low").options(result_ttl=0).enqueue("ledger.work", n, 0.002)
+    lab.start("--weighted", "high=3", "--weighted", "low=1", "--processes", "1", "--burst", wait=False).process.wait(60)
+    order = [int(row[0]) % 2 for row in lab.lines("start")]
+    assert 300 == len(order)
+    assert 0.55 < sum(order[:150]) / 150 < 0.95
