@@ -9,17 +9,16 @@ from headrace import Headrace
 
 VENV = "v"
 IMPORT = "from headrace import Headrace"
-_WORKER = "{bin}/headrace worker bench -A adapters.headrace:app --log-level warning"
 CONTENDERS = {
     "headrace": {
-        "worker": _WORKER + " --processes {procs}",
+        "worker": "{bin}/headrace worker bench -A adapters.headrace:app --log-level warning --processes {procs}",
         "n": 100000,
         "producer": True,
         "delivery": "run again at once (child), within 25 s (machine)",
         "note": "prefork, results kept for an hour",
     },
     "headrace-dropped": {
-        "worker": _WORKER + " --processes {procs}",
+        "worker": "{bin}/headrace worker bench -A adapters.headrace:app --log-level warning --processes {procs}",
         "n": 200000,
         "tier": "fast",
         "options": {"result_ttl": 0},
@@ -27,13 +26,13 @@ CONTENDERS = {
         "note": "prefork, results not kept",
     },
     "headrace-asyncio": {
-        "worker": _WORKER + " --pool asyncio --processes {procs} --slots 100",
+        "worker": "{bin}/headrace worker bench -A adapters.headrace:app --log-level warning --pool asyncio --processes {procs} --slots 100",
         "n": 50000,
         "delivery": "run again at once (child), within 25 s (machine)",
         "note": "asyncio, 100 slots",
     },
     "headrace-fork": {
-        "worker": _WORKER + " --pool fork --processes {procs}",
+        "worker": "{bin}/headrace worker bench -A adapters.headrace:app --log-level warning --pool fork --processes {procs}",
         "n": 2000,
         "minor": True,
         "delivery": "run again at once (child), within 25 s (machine)",
