@@ -10,7 +10,7 @@ import redis
 from engine_kit import Kit, ids_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from headrace.core.record import Stored, decode
 from headrace.engine import ops
@@ -37,6 +37,20 @@ class Machine(RuleBasedStateMachine):
         self.held: dict[str, dict[str, ops.Claim]] = {}
         self.seen: list[ops.Claim] = []
         self.fence = 0
+
+    @initialize()
+    def begin(self) -> None:
+        """Sessions that hold something: without them most steps would meet nothing."""
+        for session in ("s1", "s2", "s3"):
+            self.open(session)
+        self.kit.add("a", "b", "c", "d")
+        self.claim("s1", 2, True)
+
+    @rule(session=SESSIONS)
+    def work(self, session: str) -> None:
+        """Be there, and take something."""
+        self.open(session)
+        self.claim(session, 2, True)
 
     def teardown(self) -> None:
         self.client.close()

@@ -63,8 +63,9 @@ class ServerInfo:
 
 
 def masked_url(url: str) -> str:
-    """The URL with its password as ***."""
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    """The URL with its passwords as ***: before the @, with or without a scheme, and in the query."""
+    masked = re.sub(r"^((?:[\w+]+://)?[^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"((?:^|[?&])\w*password=)[^&]*", r"\1***", masked)
 
 
 @dataclass(frozen=True)

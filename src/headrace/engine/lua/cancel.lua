@@ -25,6 +25,7 @@ for i = 3, #ARGV do
     return 'asked'
   end
 end
+redis.call('LREM', q.suspects, 0, id) -- a short list; a lingering entry could run the job twice after a retry
 redis.call('ZREM', q.delayed, id)
 redis.call('ZREM', q.priority, id)
 redis.call('HDEL', q.crashes, id)
