@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from scenario_lab import until
 
+from headrace import Headrace, State
+from headrace.server import free_port
+
 ROOT = Path(__file__).parents[2]
 READMES = ["README.md", "README.vi.md"]
 
@@ -66,3 +69,31 @@ def test_the_second_program_imports_and_enqueues(url: str, monkeypatch: pytest.M
     app = module["app"]
     assert ["queued", "queued"] == [app.job(job_id).state for job_id in ids]  # type: ignore[attr-defined]
     app.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_second_program_retries_a_page_that_cannot_be_reached(name: str, url: str, tmp_path: Path) -> None:
+    """Its `on=` covers what urlopen raises then, which is a URLError, not a ConnectionError."""
+    (tmp_path / "app.py").write_text(blocks(name, "python")[1])
+    command = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "worker",
+        "high",
+        "default",
+        "low",
+        "-A",
+        "app:app",
+        "--processes",
+        "1",
+    ]
+    worker = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "HEADRACE_URL": url}, stderr=subprocess.DEVNULL)
+    try:
+        with Headrace(url) as app:
+            job = app.queue("high").enqueue("app.count_words_at_url", f"http://127.0.0.1:{free_port()}/")
+            until(lambda: bool(job.refresh().errors), what="the first attempt's end")
+            assert (State.RETRYING, "urllib.error.URLError") == (job.state, job.errors[0].type)
+    finally:
+        worker.terminate()
+        worker.wait(30)
