@@ -96,10 +96,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=SESSIONS, kind=KINDS, data=st.data())
     def settle(self, session: str, kind: ops.Kind, data: st.DataObject) -> None:
-        """With any claim ever seen: what the session does not hold now is refused."""
+        """With any claim ever seen: what the session does not hold now is refused.
+
+        Of a job that it holds it knows the newest claim: it came with the session, by a claim or by an adoption.
+        """
         if not self.seen:
             return
-        claims = data.draw(st.lists(st.sampled_from(self.seen), min_size=1, max_size=3, unique_by=lambda c: c.id))
+        drawn = data.draw(st.lists(st.sampled_from(self.seen), min_size=1, max_size=3, unique_by=lambda c: c.id))
+        claims = [self.held.get(session, {}).get(claim.id, claim) for claim in drawn]
         try:
             lost = self.kit.settle(session, claims, kind, ms=60_000 if kind == ops.Kind.PARK else 0).lost
         except SessionGone:

@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,25 +19,36 @@ from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
 
 
+@contextmanager
 def start(*words, temporary, **environment):
-    """A command with a temporary folder of its own, so that what it leaves there is seen."""
+    """A command with a temporary folder of its own, so that what it leaves there is seen. Ends with the block."""
     names = {**os.environ, "TMPDIR": str(temporary), **environment}
     if "HEADRACE_URL" not in environment:
         names.pop("HEADRACE_URL", None)
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "headrace", *words],
         env=names, cwd=temporary, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
-def read_until(stream, pattern):
-    """The lines up to the one that matches, which is the last."""
+def read_until(process, pattern, timeout_s=60):
+    """What it says up to the line that matches, which is the last; when none comes in time, the process is killed."""
     lines = []
-    for line in stream:
-        lines.append(line)
-        if re.search(pattern, line):
-            return lines
-    raise AssertionError(f"no {pattern!r} in:\n{''.join(lines)}")
+    alarm = threading.Timer(timeout_s, process.kill)
+    alarm.start()
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if re.search(pattern, line):
+                return lines
+    finally:
+        alarm.cancel()
+    raise AssertionError(f"no {pattern!r} within {timeout_s} s in:\n{''.join(lines)}")
 
 
 def keys_left(url):
@@ -53,7 +66,7 @@ def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
 def test_the_demo_loses_nothing_and_leaves_nothing(tmp_path):
     """Every page is counted right though a process is killed; no process, port or file stays."""
     with start("demo", "--jobs", "120", temporary=tmp_path) as process:
-        told = read_until(process.stderr, "POST /count")
+        told = read_until(process, "POST /count")
         family = psutil.Process(process.pid).children(recursive=True)
         out, rest = process.communicate(timeout=60)
     assert process.returncode == 0, rest
@@ -83,7 +96,7 @@ def test_the_demo_on_a_server_of_your_own_removes_its_keys(url, tmp_path):
 def test_a_demo_that_is_stopped_midway_leaves_nothing(url, tmp_path, number, code):
     """Ctrl-C and SIGTERM: its processes end, its keys and files are removed."""
     with start("demo", "--jobs", "6000", temporary=tmp_path, HEADRACE_URL=url) as process:
-        read_until(process.stderr, r"high [1-9]")
+        read_until(process, r"high [1-9]")
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         _, rest = process.communicate(timeout=30)
@@ -134,12 +147,12 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
 
     note: Path = tmp_path / ".headrace" / "dev.json"
     with start("dev", "app.py", "--port", "0", temporary=tmp_path) as process:
-        read_until(process.stderr, r"valkey +127\.0\.0\.1:\d+ +embedded, data in \.headrace/")
+        read_until(process, r"valkey +127\.0\.0\.1:\d+ +embedded, data in \.headrace/")
         until(note.exists)
         family = psutil.Process(process.pid).children(recursive=True)
         assert run_program() == "cat.png@400\n"
         file.write_text(APP.replace('f"{path}@{width}"', 'f"{path}, {width} wide"'))
-        read_until(process.stderr, "reloaded")
+        read_until(process, "reloaded")
         until(lambda: run_program() == "cat.png, 400 wide\n")
         again = subprocess.run(
             [sys.executable, "-m", "headrace", "dev"], cwd=tmp_path, env=names, capture_output=True, text=True

@@ -21,9 +21,13 @@ class Reloader:
         self._launcher = launcher
         self._roster = roster
         self._lock = asyncio.Lock()
+        self.may_reload = asyncio.Event()
 
     async def watch(self) -> None:
-        """Reload at each change below the working directory, or the configured paths."""
+        """Reload at each change below the working directory, or the configured paths, once `may_reload` is set.
+
+        Watches from its first step on: begun before the app is imported, it misses no change.
+        """
         try:
             from watchfiles import PythonFilter, awatch
         except ImportError:
@@ -31,8 +35,8 @@ class Reloader:
             return
         paths = self._crew.config.reload_paths or ["."]
         async for changes in awatch(*paths, watch_filter=PythonFilter(), debounce=300):
-            names = sorted({Path(path).name for _, path in changes})
-            await self.run_once(names)
+            await self.may_reload.wait()
+            await self.run_once(sorted({Path(path).name for _, path in changes}))
 
     async def run_once(self, names: list[str]) -> None:
         """Import anew; when that fails, say why and go on with the old code."""

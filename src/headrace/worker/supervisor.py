@@ -82,14 +82,16 @@ class Supervisor:
     async def main(self) -> int:
         """Start, run until told to stop, end; the exit code."""
         try:
+            if self._config.reload:
+                self._keep(self._reloader.watch())
+                await asyncio.sleep(0)  # it watches now: before the app is imported
             code = await self._begin()
             if code is not None:
                 return code
             self._install_signals()
             for duty in self._duties():
                 self._keep(self._repeat(duty))
-            if self._config.reload:
-                self._keep(self._reloader.watch())
+            self._reloader.may_reload.set()
             return await self._end(await self._until_told())
         finally:
             await self._leave()
