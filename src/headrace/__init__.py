@@ -1,41 +1,49 @@
-"""headrace: background jobs on Valkey and Redis. As simple as RQ, as fast as the server allows, and no job is lost."""
+"""headrace: background jobs on Valkey and Redis. As simple as RQ, as fast as the server allows, and no job is lost.
 
-from headrace.app import Headrace
-from headrace.context import JobContext, current_job
-from headrace.core.record import AttemptError, State
-from headrace.core.retry import Retry
-from headrace.errors import (
-    AppNotFound,
-    ArgumentsMismatch,
-    HeadraceError,
-    JobCancelled,
-    JobError,
-    JobExists,
-    JobExpired,
-    JobFailed,
-    JobNotFound,
-    JobTimeout,
-    LayoutTooNew,
-    PayloadNotSerializable,
-    PayloadTooLarge,
-    ResultNotKept,
-    ResultTimeout,
-    RetryIn,
-    ServerBusy,
-    ServerCorrupt,
-    ServerDenied,
-    ServerError,
-    ServerFull,
-    ServerUnreachable,
-    ServerUnsupported,
-    TaskNotRegistered,
-    UsageError,
-)
-from headrace.events import Event, EventName
-from headrace.job import Job, JobCall, Progress
-from headrace.queue import Queue
-from headrace.task import Task
+A public name is imported when it is first used, so that the command line starts before redis-py is loaded (ADR 16).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from headrace.version import __version__
+
+if TYPE_CHECKING:
+    from headrace.app import Headrace
+    from headrace.context import JobContext, current_job
+    from headrace.core.record import AttemptError, State
+    from headrace.core.retry import Retry
+    from headrace.errors import (
+        AppNotFound,
+        ArgumentsMismatch,
+        HeadraceError,
+        JobCancelled,
+        JobError,
+        JobExists,
+        JobExpired,
+        JobFailed,
+        JobNotFound,
+        JobTimeout,
+        LayoutTooNew,
+        PayloadNotSerializable,
+        PayloadTooLarge,
+        ResultNotKept,
+        ResultTimeout,
+        RetryIn,
+        ServerBusy,
+        ServerCorrupt,
+        ServerDenied,
+        ServerError,
+        ServerFull,
+        ServerUnreachable,
+        ServerUnsupported,
+        TaskNotRegistered,
+        UsageError,
+    )
+    from headrace.events import Event, EventName
+    from headrace.job import Job, JobCall, Progress
+    from headrace.queue import Queue
+    from headrace.task import Task
 
 __all__ = [
     "AppNotFound",
@@ -78,3 +86,32 @@ __all__ = [
     "__version__",
     "current_job",
 ]
+
+# Where the names live that are not errors; a test holds this against the imports above.
+_HOMES = {
+    "Headrace": "app",
+    "JobContext": "context",
+    "current_job": "context",
+    "AttemptError": "core.record",
+    "State": "core.record",
+    "Retry": "core.retry",
+    "Event": "events",
+    "EventName": "events",
+    "Job": "job",
+    "JobCall": "job",
+    "Progress": "job",
+    "Queue": "queue",
+    "Task": "task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name at its first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"headrace.{_HOMES.get(name, 'errors')}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -27,6 +29,24 @@ def test_the_layers_hold() -> None:
 def test_public_names_are_sorted_and_exist() -> None:
     assert sorted(headrace.__all__) == list(headrace.__all__)
     assert [] == [name for name in headrace.__all__ if not hasattr(headrace, name)]
+
+
+def test_a_public_name_is_what_the_type_checkers_see() -> None:
+    """The imports for type checkers name the same objects as those that are made at first use."""
+    tree = ast.parse(Path(headrace.__file__).read_text("utf8"))
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: str(node.module) for node in imports for alias in node.names}
+    assert sorted([*homes, "__version__"]) == list(headrace.__all__)
+    for name, home in homes.items():
+        assert getattr(importlib.import_module(home), name) is getattr(headrace, name)
+
+
+def test_the_package_and_its_command_line_start_without_redis() -> None:
+    """Help and completion come at once; redis-py is loaded with the first name that needs it."""
+    code = "import sys, headrace, headrace.cli.main; print(*(name for name in ('redis', 'msgspec') if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "\n", done
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
