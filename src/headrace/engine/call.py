@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 Arg: TypeAlias = "bytes | str | int | float"
 
-_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
 _KEYS = re.compile(r"^-- keys: (.+)$", re.MULTILINE)
 
 

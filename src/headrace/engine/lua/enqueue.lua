@@ -4,11 +4,9 @@
 -- ARGV[1] layout  [2] producer  [3] number of this call  [4] count of plain jobs, then id, record of each;
 --   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1)
 -- returns {} or the ids that are taken (nothing is written then)
--- include: record
 local q = queue_at(1)
 local found = redis.call('HGET', q.meta, 'layout')
-local wrong = layout_error(found)
-if wrong then return wrong end
+if found and tonumber(found) > tonumber(ARGV[1]) then return redis.error_reply('LAYOUT ' .. found) end
 local last = redis.call('HGET', q.producers, ARGV[2])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then return {} end
 
