@@ -18,6 +18,7 @@ from headrace.engine.keys import QueueKeys, queue_keys
 
 LAYOUT = b"1"
 SESSION = "bare"
+IDS, RECORDS = 7, 8  # in the answer of settle, of the first queue
 
 
 def connect(url: str) -> Any:
@@ -57,20 +58,20 @@ def work(connection: Any, queue: QueueKeys, total: int, batch: int, keep: bool) 
     """Claim, decode, run a no-op, settle and claim the next, until `total` jobs are done."""
     keys = settle_keys(queue)
     call(connection, "open", queue.block(script("open").keys), LAYOUT, SESSION, 60_000)
-    _, claims = call(connection, "settle", keys, LAYOUT, SESSION, batch, 1)
+    reply = call(connection, "settle", keys, LAYOUT, SESSION, batch, 1)
     decode = msgspec.msgpack.Decoder(Record).decode
     arguments = msgspec.msgpack.Decoder().decode
     done = 0
     while done < total:
         outcomes: list[Any] = []
-        ids, records = claims[0][6], claims[0][7]
+        ids, records = reply[IDS], reply[RECORDS]
         for job_id, raw in zip(ids, records, strict=True):
             (args,) = arguments(decode(raw).payload)
             noop(*args)
             outcomes += (job_id, 3_600_000, raw[:2] + b"\x06" + raw[3:]) if keep else (job_id, 0, b"")
         done += len(ids)
         want = min(batch, total - done)
-        _, claims = call(
+        reply = call(
             connection, "settle", keys, LAYOUT, SESSION, want, 1, 1, b"s" if keep else b"d", 0, len(ids), *outcomes
         )
 
@@ -94,7 +95,7 @@ def pipelined_cost(connection: Any, server: Any, queue: QueueKeys, total: int, b
         send("enqueue", put, [(LAYOUT, "bare", first + n + 1, 1, new_job_id(), body) for n in range(width)])
     call(connection, "open", queue.block(script("open").keys), LAYOUT, SESSION, 60_000)
     replies = send("settle", keys, [(LAYOUT, SESSION, 1, 1)] * width)
-    while ids := [claims[0][6][0] for _, claims in replies if claims[0][6]]:
+    while ids := [reply[IDS][0] for reply in replies if reply[IDS]]:
         replies = send("settle", keys, [(LAYOUT, SESSION, 1, 1, 1, b"d", 0, 1, job_id, 0, b"") for job_id in ids])
     return float((server.cpu_s() - began) / total * 1e6)
 
@@ -110,8 +111,7 @@ def one_by_one(connection: Any, queue: QueueKeys, count: int, body: bytes) -> tu
         call(connection, "enqueue", put, LAYOUT, "one", number + 1, 1, new_job_id(), body)
         middle = time.perf_counter()
         group = (1, b"d", 0, 1, job_id, 0, b"") if job_id else ()
-        _, claims = call(connection, "settle", keys, LAYOUT, SESSION, 1, 1, *group)
-        job_id = claims[0][6][0]
+        job_id = call(connection, "settle", keys, LAYOUT, SESSION, 1, 1, *group)[IDS][0]
         enqueues.append(middle - began)
         settles.append(time.perf_counter() - middle)
     return statistics.median(enqueues) * 1e6, statistics.median(settles) * 1e6

@@ -253,10 +253,11 @@ def settle(
         if split and not groups and want <= 0:
             continue
         args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), *groups]
-        lost, claims = yield Call(found, _keys(found, part, session), args, list)
-        total.lost += _texts(lost)
+        reply: list[Any] = yield Call(found, _keys(found, part, session), args, _same)
+        if reply[0]:
+            total.lost += _texts(reply[0])
         before = len(total.claimed.claims)
-        _add_claims(total.claimed, part, claims)
+        _add_claims(total.claimed, part, reply)
         want -= len(total.claimed.claims) - before
         if total.claimed.claims:
             take_suspects = False
@@ -291,7 +292,9 @@ def _groups(queues: Sequence[QueueKeys], outcomes: Sequence[Settlement]) -> list
 
 
 def _add_claims(claimed: Claimed, queues: Sequence[QueueKeys], reply: list[Any]) -> None:
-    for number, fence, next_due, more, suspects_waiting, is_suspect, ids, records in reply:
+    """Read the answer of `settle`: eight values a queue that was asked, after the first."""
+    for at in range(1, len(reply), 8):
+        number, fence, next_due, more, suspects_waiting, is_suspect, ids, records = reply[at : at + 8]
         name = queues[number - 1].name
         if next_due >= 0 and (claimed.next_due_ms is None or next_due < claimed.next_due_ms):
             claimed.next_due_ms = next_due

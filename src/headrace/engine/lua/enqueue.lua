@@ -19,9 +19,8 @@ end
 if #taken > 0 then return taken end
 
 local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 if not found then redis.call('HSET', q.meta, 'layout', ARGV[1]) end
-redis.call('HSET', q.producers, ARGV[2], ARGV[3] .. ' ' .. string.format('%.0f', now_ms))
+redis.call('HSET', q.producers, ARGV[2], ARGV[3] .. ' ' .. time[1]) -- the call's number, and when (seconds)
 local must_ring = plain > 0
 if plain == 1 then
   redis.call('HSET', q.jobs, ARGV[5], ARGV[6])
@@ -32,6 +31,7 @@ elseif plain > 0 then
   for i = 1, plain do ids[i] = ARGV[3 + 2 * i] end
   redis.call('RPUSH', q.ready, unpack(ids))
 end
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 for at = others, #ARGV, 7 do
   local id, priority, delay, due = ARGV[at], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   redis.call('HSET', q.jobs, id, ARGV[at + 1])

@@ -4,7 +4,8 @@
 -- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
--- returns {ids no longer ours (nothing was written for them), {{queue number, claim…}, …}}
+-- returns {ids no longer ours (nothing was written for them) or 0, then for each queue that was asked:
+--   its number, fence, ms until its next due job or -1, more (0/1), suspects waiting (0/1), is suspect (0/1), ids, records}
 local LAYOUT, session, want = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
@@ -154,14 +155,16 @@ while at <= #ARGV do
   at = at + 4 + 3 * count
 end
 
-local claims = {}
+local reply = {#lost > 0 and lost or 0} -- flat: each table in a reply costs the server 0.3 µs
 local take_suspects = ARGV[4] == '1'
 for n = 1, #queues do
   if want <= 0 then break end
-  local claim = claim_from(n, queues[n], metas[n], want, take_suspects)
-  claims[#claims + 1] = claim
-  if claim[6] == 1 then break end
-  want = want - #claim[7]
-  if #claim[7] > 0 then take_suspects = false end
+  local ids, records, fence, due, more, waiting, is_suspect = claim_from(queues[n], metas[n], want, take_suspects)
+  local last = #reply
+  reply[last + 1], reply[last + 2], reply[last + 3], reply[last + 4] = n, fence, due, more
+  reply[last + 5], reply[last + 6], reply[last + 7], reply[last + 8] = waiting, is_suspect, ids, records
+  if is_suspect == 1 then break end
+  want = want - #ids
+  if #ids > 0 then take_suspects = false end
 end
-return {lost, claims}
+return reply

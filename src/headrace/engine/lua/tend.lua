@@ -59,7 +59,7 @@ local trimmed = trim(q.done, ARGV[3]) + trim(q.dead, ARGV[4])
 -- Producers that have been silent for a day; a slice of the hash a call.
 local slice = redis.call('HSCAN', q.producers, redis.call('HGET', q.meta, 'trim_at') or '0', 'COUNT', 50)
 for i = 1, #slice[2], 2 do
-  if tonumber(string.match(slice[2][i + 1], ' (%d+)$')) < now_ms - DAY_MS then
+  if tonumber(string.match(slice[2][i + 1], ' (%d+)$')) < (now_ms - DAY_MS) / 1000 then
     redis.call('HDEL', q.producers, slice[2][i])
   end
 end

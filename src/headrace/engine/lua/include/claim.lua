@@ -33,12 +33,12 @@ local function keep_live(q, ids, into_ids, into_records)
   end
 end
 
--- Returns {queue number, fence, next due ms or -1, more, suspects waiting, is suspect, ids, records}.
-local function claim_from(n, q, meta, want, take_suspects)
+-- Returns ids, records, fence, next due ms or -1, more, suspects waiting, is suspect.
+local function claim_from(q, meta, want, take_suspects)
   local ids, records, more, is_suspect, suspects_waiting = {}, {}, 0, 0, 0
-  if meta[2] then return {n, '0', -1, 0, 0, 0, ids, records} end
-  -- One look tells whether anything but plain ready jobs is there; mostly nothing is.
   local next_due, has_priority = -1, false
+  if meta[2] then return ids, records, '0', next_due, more, suspects_waiting, is_suspect end
+  -- One look tells whether anything but plain ready jobs is there; mostly nothing is.
   if redis.call('EXISTS', q.delayed, q.suspects, q.priority) > 0 then
     next_due = rare().promote(q, now_ms)
     has_priority = redis.call('EXISTS', q.priority) == 1
@@ -59,11 +59,11 @@ local function claim_from(n, q, meta, want, take_suspects)
       if more == 0 or #ids == want then break end
     end
   end
-  if #ids == 0 then return {n, '0', next_due, more, suspects_waiting, 0, ids, records} end
+  if #ids == 0 then return ids, records, '0', next_due, more, suspects_waiting, 0 end
   redis.call('SADD', q.held, unpack(ids))
   -- Strictly grows, also over a failover that lost the last one; tostring would keep 14 digits only.
   local fence = string.format('%.0f', math.max((tonumber(meta[3]) or 0) + 1, now_us))
   redis.call('HSET', q.meta, 'fence', fence)
   if more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then redis.call('ZADD', q.wake, 0, '1') end
-  return {n, fence, next_due, more, suspects_waiting, is_suspect, ids, records}
+  return ids, records, fence, next_due, more, suspects_waiting, is_suspect
 end
