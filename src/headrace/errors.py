@@ -10,6 +10,7 @@ HeadraceError
 │   └── AppNotFound         no `Headrace` object where one was looked for
 ├── ServerError             Redis's or Valkey's
 │   ├── ServerUnreachable   no reply in time (a ConnectionError too)
+│   │   └── ServerUntrusted     no TLS with it: a certificate, or one side speaks no TLS
 │   ├── ServerBusy          it answers, but cannot work now: loading, failover, read-only, disk trouble
 │   ├── ServerFull          `maxmemory` is reached
 │   ├── ServerDenied        wrong password, or a right is missing
@@ -77,6 +78,10 @@ class ServerError(HeadraceError):
 
 class ServerUnreachable(ServerError, ConnectionError):
     """No reply in time. A call that writes may be sent again with the same id: it takes effect once."""
+
+
+class ServerUntrusted(ServerUnreachable):
+    """No TLS connection can be made: a certificate is not trusted or has expired, or one side speaks no TLS."""
 
 
 class ServerBusy(ServerError):

@@ -14,6 +14,7 @@ T = TypeVar("T")
 Arg: TypeAlias = "bytes | str | int | float"
 
 _INCLUDE = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
+_COMMANDS = re.compile(r"redis\.call\('(\w+)'")
 _KEYS = re.compile(r"^-- keys: (.+)$", re.MULTILINE)
 
 
@@ -50,7 +51,19 @@ def script(name: str) -> Script:
     text = _KEYS.sub(lambda m: m[0] + "\n" + _queue_at(m[1].split()), text)
     text = _INCLUDE.sub(lambda m: (folder / "include" / f"{m[1]}.lua").read_text("utf8"), text)
     source = text.encode()
-    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), keys)
+    found = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), keys)
+    _by_sha[found.sha.decode()] = found
+    return found
+
+
+_by_sha: dict[str, Script] = {}
+
+
+def commands_at(sha: str, line: int) -> list[str]:
+    """The commands that a line of a script calls: some servers tell of an error only where it was."""
+    found = _by_sha.get(sha)
+    lines = found.source.decode().split("\n") if found else []
+    return _COMMANDS.findall(lines[line - 1]) if 0 < line <= len(lines) else []
 
 
 def _queue_at(names: list[str]) -> str:

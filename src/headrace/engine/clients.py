@@ -30,9 +30,12 @@ from headrace.engine.connect import (
     SlotMap,
     Target,
     async_connection,
+    certificate_problem,
+    is_worth_a_probe,
     masked_url,
     parse_info,
     parse_target,
+    probe_port,
     read_info,
     sync_connection,
     translate,
@@ -45,6 +48,7 @@ from headrace.errors import (
     ServerError,
     ServerUnreachable,
     ServerUnsupported,
+    ServerUntrusted,
 )
 
 __all__ = [
@@ -54,7 +58,11 @@ __all__ = [
 T = TypeVar("T")
 _INFO: Call[dict[str, str]] = command("INFO", decode=parse_info)
 _SENT_ERRORS = (redis.RedisError, OSError, hiredis.HiredisError)
-_TRANSIENT = (ServerUnreachable, ServerBusy)
+
+
+def _may_pass(problem: HeadraceError) -> bool:
+    """Whether the same call may work a little later."""
+    return isinstance(problem, ServerUnreachable | ServerBusy) and not isinstance(problem, ServerUntrusted)
 
 
 def backoff_s(attempt: int, cap_s: float) -> float:
@@ -74,13 +82,13 @@ def _pack(call: Call[Any], *, whole: bool = False) -> bytes:
 class _Link:
     """The connections of one thread: one to a single server, one a node on a cluster. Not thread-safe."""
 
-    def __init__(self, target: Target, slots: SlotMap, **overrides: Any) -> None:
+    def __init__(self, target: Target, slots: SlotMap, *, reply_timeout_s: float | None = None) -> None:
         self.target = target
         self.slots = slots
         self.pid = os.getpid()
         self.producer = secrets.token_hex(6)
         self.number = 0
-        self._overrides = overrides
+        self._reply_timeout_s = reply_timeout_s or target.reply_timeout_s
         self._open: dict[Address | None, Any] = {}
 
     def close(self) -> None:
@@ -148,9 +156,22 @@ class _Link:
         return found
 
     def _made(self, address: Address | None) -> Any:
-        connection = sync_connection(self.target, address, **self._overrides)
-        connection.connect()
+        connection = sync_connection(self.target, address)
+        self._greet(connection, address)
+        connection._sock.settimeout(self._reply_timeout_s)
         return connection
+
+    def _greet(self, connection: Any, address: Address | None) -> None:
+        """Connect and log in, both within the connect timeout: also where a stopped server's kernel still accepts."""
+        try:
+            connection.connect()
+        except _SENT_ERRORS as error:
+            problem: HeadraceError | None = certificate_problem(self.target, error)
+            if problem is None and address is not None and is_worth_a_probe(self.target, error):
+                problem = probe_port(self.target, address)
+            if problem is None:
+                raise
+            raise problem from error
 
     def _primary(self) -> Address:
         if self.target.mode != "sentinel":
@@ -170,7 +191,7 @@ class _Link:
         for node in self.target.nodes:
             connection = sync_connection(self.target, node, **_for_topology(self.target))
             try:
-                connection.connect()
+                self._greet(connection, node)
                 reply = call.decode(self._exchange(connection, call))
                 return then(reply, node) if then else reply
             except (*_SENT_ERRORS, HeadraceError) as error:
@@ -260,7 +281,7 @@ class SyncClient(_Settings):
             return (link or self._link()).send(call)
         except (*_SENT_ERRORS, HeadraceError) as error:
             problem = self._translated(error)
-            if not self._retry or not isinstance(problem, _TRANSIENT):
+            if not self._retry or not _may_pass(problem):
                 raise problem from (None if problem is error else error)
         return self._send_again(call, problem)
 
@@ -277,7 +298,7 @@ class SyncClient(_Settings):
                 return self._link().send(call)
             except (*_SENT_ERRORS, HeadraceError) as error:
                 problem = self._translated(error)
-                if not isinstance(problem, _TRANSIENT):
+                if not _may_pass(problem):
                     raise problem from (None if problem is error else error)
 
     def enqueue(self, queue: str, jobs: Sequence[ops.NewJob]) -> None:
@@ -293,7 +314,7 @@ class SyncClient(_Settings):
 
     def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own; None when the server answers nothing in time."""
-        link = _Link(self.target, self._slots, socket_timeout=timeout_s + self.config.command_timeout_s)
+        link = _Link(self.target, self._slots, reply_timeout_s=timeout_s + self.config.command_timeout_s)
         try:
             return link.send(call)
         except (*_SENT_ERRORS, HeadraceError) as error:
@@ -306,7 +327,8 @@ class SyncClient(_Settings):
         """Ask the server what it is.
 
         Raises:
-            ServerUnsupported: too old, a replica, a Sentinel, or a policy that deletes queues.
+            ServerUnsupported: too old, a Sentinel, or a policy that deletes queues.
+            ServerBusy: it is a replica now.
         """
         info = read_info(self.run(_INFO), self.config.url)
         if info.is_cluster and not self.is_cluster:
@@ -325,12 +347,12 @@ class SyncClient(_Settings):
 class _AsyncLink:
     """The asyncio twin of `_Link`; one call at a time."""
 
-    def __init__(self, target: Target, slots: SlotMap, **overrides: Any) -> None:
+    def __init__(self, target: Target, slots: SlotMap, *, reply_timeout_s: float | None = None) -> None:
         self.target = target
         self.slots = slots
         self.producer = secrets.token_hex(6)
         self.number = 0
-        self._overrides = overrides
+        self._reply_timeout_s = reply_timeout_s or target.reply_timeout_s
         self._open: dict[Address | None, Any] = {}
         self._lock = asyncio.Lock()
 
@@ -406,9 +428,21 @@ class _AsyncLink:
         return found
 
     async def _made(self, address: Address | None) -> Any:
-        connection = async_connection(self.target, address, **self._overrides)
-        await connection.connect()
+        connection = async_connection(self.target, address)
+        await self._greet(connection, address)
+        connection.socket_timeout = self._reply_timeout_s
         return connection
+
+    async def _greet(self, connection: Any, address: Address | None) -> None:
+        try:
+            await connection.connect()
+        except _SENT_ERRORS as error:
+            problem: HeadraceError | None = certificate_problem(self.target, error)
+            if problem is None and address is not None and is_worth_a_probe(self.target, error):
+                problem = await asyncio.to_thread(probe_port, self.target, address)
+            if problem is None:
+                raise
+            raise problem from error
 
     async def _primary(self) -> Address:
         if self.target.mode != "sentinel":
@@ -427,7 +461,7 @@ class _AsyncLink:
         for node in self.target.nodes:
             connection = async_connection(self.target, node, **_for_topology(self.target))
             try:
-                await connection.connect()
+                await self._greet(connection, node)
                 reply = call.decode(await self._exchange(connection, call))
                 return then(reply, node) if then else reply
             except (*_SENT_ERRORS, HeadraceError) as error:
@@ -486,7 +520,7 @@ class AsyncClient(_Settings):
                 problem = self._translated(error)
                 attempt += 1
                 pause = backoff_s(attempt, 1.0)
-                if not self._retry or not isinstance(problem, _TRANSIENT) or time.monotonic() + pause > ends:
+                if not self._retry or not _may_pass(problem) or time.monotonic() + pause > ends:
                     raise problem from (None if problem is error else error)
             await asyncio.sleep(pause)
 
@@ -500,7 +534,7 @@ class AsyncClient(_Settings):
 
     async def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own."""
-        link = _AsyncLink(self.target, self._slots, socket_timeout=timeout_s + self.config.command_timeout_s)
+        link = _AsyncLink(self.target, self._slots, reply_timeout_s=timeout_s + self.config.command_timeout_s)
         try:
             return await link.send(call)
         except (*_SENT_ERRORS, HeadraceError) as error:
@@ -616,7 +650,7 @@ class Doorbell:
         self._target = target
         self._parked: list[Any | None] = [None] * len(self._calls)
         self._idle: list[Any | None] = [None] * len(self._calls)
-        self._links = [_Link(target, self._slots, socket_timeout=None) for _ in self._calls]
+        self._links = [_Link(target, self._slots) for _ in self._calls]
 
     def arm(self) -> None:
         """Park a BZPOPMIN wherever none is parked.
@@ -667,6 +701,9 @@ class Doorbell:
     close = disarm
 
 
+PARKED_S = 86_400.0
+
+
 class AsyncDoorbell:
     """The asyncio twin of `Doorbell`: the parked commands outlive a wait that timed out."""
 
@@ -674,7 +711,7 @@ class AsyncDoorbell:
         self._config = config
         target = parse_target(config)
         self._calls = _wake_calls(wake_keys, target.mode == "cluster")
-        self._links = [_AsyncLink(target, SlotMap(), socket_timeout=None) for _ in self._calls]
+        self._links = [_AsyncLink(target, SlotMap(), reply_timeout_s=PARKED_S) for _ in self._calls]
         self._parked: dict[int, asyncio.Task[bool]] = {}
 
     async def wait(self, timeout_s: float) -> bool:

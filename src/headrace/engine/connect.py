@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -19,6 +21,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
 from headrace import errors
+from headrace.engine.call import commands_at
 
 Address = tuple[str, int]
 _parse_url: Any = redis_connection.parse_url
@@ -70,7 +73,10 @@ def masked_url(url: str) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A parsed URL. `nodes`: servers (or Sentinels) to ask; `kwargs`: for redis-py's connections."""
+    """A parsed URL. `nodes`: servers (or Sentinels) to ask; `kwargs`: for redis-py's connections.
+
+    `reply_timeout_s`: how long to wait for a reply, once connected.
+    """
 
     url: str
     mode: str
@@ -79,6 +85,7 @@ class Target:
     kwargs: dict[str, Any]
     is_tls: bool
     path: str
+    reply_timeout_s: float
 
 
 def parse_target(config: ServerConfig) -> Target:
@@ -104,12 +111,26 @@ def parse_target(config: ServerConfig) -> Target:
     kwargs.update(
         protocol=2,
         socket_connect_timeout=config.connect_timeout_s,
-        socket_timeout=config.command_timeout_s,
+        socket_timeout=config.connect_timeout_s,  # until it is connected and logged in
         health_check_interval=0,
     )
     if mode != "unix":
         kwargs.update(socket_keepalive=True, socket_keepalive_options=_keepalive())
-    return Target(url, mode, nodes, master, kwargs, tls, str(parsed.get("path", "")))
+    target = Target(url, mode, nodes, master, kwargs, tls, str(parsed.get("path", "")), config.command_timeout_s)
+    _check_options(target, shown)
+    return target
+
+
+def _check_options(target: Target, shown: str) -> None:
+    """See that redis-py takes what the URL's query says, and that the files it names are there."""
+    for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        path = target.kwargs.get(name)
+        if path and not os.path.exists(path):
+            raise errors.UsageError(f"{shown!r}: {name} names {path}, which is not there")
+    try:
+        sync_connection(target, target.nodes[0] if target.nodes else None)
+    except (TypeError, ValueError, redis.RedisError) as error:
+        raise errors.UsageError(f"{shown!r} has an option that cannot be used ({error})") from None
 
 
 def _split_url(url: str, mode: str, is_tls: bool, rest: str) -> tuple[dict[str, Any], str, str]:
@@ -167,6 +188,83 @@ def async_connection(target: Target, address: Address | None, **overrides: Any) 
     return kind(host=address[0], port=address[1], **kwargs)
 
 
+def certificate_problem(target: Target, error: BaseException) -> errors.ServerUntrusted | None:
+    """What to say when a connection was refused for a certificate; None when that was not it."""
+    refused = _cause(error, ssl.SSLCertVerificationError)
+    if refused is None:
+        return None
+    return errors.ServerUntrusted(
+        f"the certificate of {masked_url(target.url)} is not trusted ({refused.verify_message}): name its authority "
+        "with ?ssl_ca_certs=FILE, or renew it"
+    )
+
+
+def is_worth_a_probe(target: Target, error: BaseException) -> bool:
+    """Whether a connection failed as one does when one side speaks TLS and the other does not, or was turned away."""
+    if isinstance(error, redis.ResponseError) or _cause(error, ConnectionRefusedError) is not None:
+        return False
+    return target.is_tls or not isinstance(error, redis.TimeoutError)
+
+
+def probe_port(target: Target, address: Address) -> errors.HeadraceError | None:
+    """Look what listens there; what to say if that is the reason. Blocks for a second or two."""
+    where = masked_url(target.url)
+    if target.is_tls:
+        if _answers_in_plain(address):
+            return errors.ServerUntrusted(
+                f"{where} speaks no TLS: write redis:// instead of rediss://, or use its TLS port"
+            )
+        return None
+    greeting = _greeting(address)
+    if greeting:
+        return _translate_reply(greeting, greeting, where)
+    if _answers_with_tls(address):
+        return errors.ServerUntrusted(f"{where} speaks TLS only: write rediss:// instead of redis://")
+    return None
+
+
+_ErrorT = TypeVar("_ErrorT", bound=BaseException)
+
+
+def _cause(error: BaseException | None, kind: type[_ErrorT]) -> _ErrorT | None:
+    """The first of this kind among an error and what led to it."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+PROBE_S = 1.0
+
+
+def _answers_in_plain(address: Address) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(address, PROBE_S) as probe:
+        probe.sendall(b"PING\r\n")
+        return probe.recv(1) in (b"+", b"-")
+    return False
+
+
+def _greeting(address: Address) -> str:
+    """The error that a server sends unasked before it hangs up; "" when there is none."""
+    with contextlib.suppress(OSError), socket.create_connection(address, PROBE_S) as probe:
+        probe.settimeout(0.2)
+        said = probe.recv(200)
+        if said.startswith(b"-"):
+            return said[1:].partition(b"\r\n")[0].decode("utf8", "replace")
+    return ""
+
+
+def _answers_with_tls(address: Address) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(address, PROBE_S) as probe,
+        context.wrap_socket(probe) as tunnel,
+    ):
+        return tunnel.version() is not None
+    return False
+
+
 class SlotMap:
     """Which node of a cluster serves which slot, from CLUSTER SLOTS; filled by the clients."""
 
@@ -217,7 +315,7 @@ _BUSY = (
     "MOVED", "ASK", "max number of clients",
 )  # fmt: skip
 _BUSY_WORDS = {
-    "READONLY": "it is a read-only replica, or a failover is under way",
+    "READONLY": "it is a read-only replica (connect to its primary), or a failover is under way",
     "MISCONF": "it cannot write to its disk",
     "NOREPLICAS": "it has fewer replicas than it was told to need",
     "BUSY": "it runs somebody's long script",
@@ -226,7 +324,8 @@ _BUSY_WORDS = {
     "MASTERDOWN": "the replica has lost its master",
     "max number of clients": "it has its maximum number of clients",
 }
-_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR invalid username")
+_NEEDED = "headrace needs Redis 7.0 or Valkey 7.2, or newer"
+_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR AUTH", "ERR invalid password", "ERR invalid username")
 
 
 def translate(error: BaseException, url: str) -> errors.ServerError | errors.HeadraceError:
@@ -243,8 +342,6 @@ def translate(error: BaseException, url: str) -> errors.ServerError | errors.Hea
         return errors.ServerBusy(f"{where} cannot work now: {_BUSY_WORDS['max number of clients']}")
     if isinstance(error, redis.TimeoutError | TimeoutError):
         return errors.ServerUnreachable(f"no reply in time from {where}")
-    if isinstance(error, ssl.SSLError) or "SSL" in text or "certificate" in text:
-        return errors.ServerUnreachable(f"no TLS with {where}: {text}; check rediss:// against redis:// and the CA")
     if isinstance(error, redis.ConnectionError | OSError):
         return errors.ServerUnreachable(
             f"no server answers at {where} ({text.rstrip('.')}): start one with `headrace server`, or set HEADRACE_URL"
@@ -277,12 +374,17 @@ def _translate_reply(text: str, shown: str, where: str) -> errors.HeadraceError:
         return errors.LayoutTooNew(
             f"the queue at {where} was written by a newer headrace (layout {text[7:]}): upgrade this program"
         )
+    if "Error compiling script" in text:
+        # Redis before 7.0 does not know the first line of our scripts.
+        return errors.ServerUnsupported(f"{where} is too old: {_NEEDED}")
     if text.startswith("OOM"):
         return errors.ServerFull(
             f"{where} has reached its maxmemory: nothing was enqueued; let workers drain it, or raise maxmemory"
         )
-    if text.startswith(_DENIED):
+    if text.startswith(_DENIED) or "unauthenticated" in text or "ACL failure" in text:
         return errors.ServerDenied(f"{where} refuses this user: {shown}")
+    if "The user executing the script can't" in text:
+        return errors.ServerDenied(f"{where} refuses this user: {_denied_in_script(shown)}")
     if "WRONGTYPE" in text:
         return errors.ServerCorrupt(
             f"a key under our prefix at {where} holds something else ({shown}): use another prefix, or remove that key"
@@ -294,11 +396,24 @@ def _translate_reply(text: str, shown: str, where: str) -> errors.HeadraceError:
     return errors.ServerCorrupt(f"{where} answered with an error: {shown}")
 
 
+_IN_SCRIPT = re.compile(r"script: (\w{40}), on @user_script:(\d+)")
+
+
+def _denied_in_script(shown: str) -> str:
+    """Redis 7.0 tells the script and the line, not the command."""
+    place = _IN_SCRIPT.search(shown)
+    commands = commands_at(place[1], int(place[2])) if place else []
+    if not commands:
+        return shown
+    return f"no permissions to run {' or '.join(repr(name.lower()) for name in commands)}, or for one of its keys"
+
+
 def read_info(fields: dict[str, str], url: str) -> ServerInfo:
     """Judge INFO.
 
     Raises:
-        ServerUnsupported: too old, a Sentinel, a replica, or a policy that deletes queues.
+        ServerUnsupported: too old, a Sentinel, or a policy that deletes queues.
+        ServerBusy: a replica now, which may be promoted.
     """
     where = masked_url(url)
     kind = fields.get("server_name", "redis")
@@ -306,14 +421,12 @@ def read_info(fields: dict[str, str], url: str) -> ServerInfo:
     least = (7, 2) if kind == "valkey" else (7, 0)
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < least:
-        raise errors.ServerUnsupported(
-            f"{where} is {kind.capitalize()} {version}; headrace needs Redis 7.0 or Valkey 7.2, or newer"
-        )
+        raise errors.ServerUnsupported(f"{where} is {kind.capitalize()} {version}; {_NEEDED}")
     mode = fields.get("redis_mode") or fields.get("server_mode", "standalone")
     if mode == "sentinel":
         raise errors.ServerUnsupported(f"{where} is a Sentinel: use redis+sentinel://HOST:PORT/MASTER")
     if fields.get("role") == "slave":
-        raise errors.ServerUnsupported(f"{where} is a read-only replica: connect to its primary")
+        raise errors.ServerBusy(f"{where} is a read-only replica: connect to its primary, or promote it")
     policy = fields.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise errors.ServerUnsupported(

@@ -48,13 +48,13 @@ class Child:
 
 
 class Health:
-    """Knows whether the server answers; says once when it does not, and once when it does again."""
+    """Knows whether the server answers; says why it does not, each reason once a minute, and when it does again."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._away_since = 0.0
         self._denied_since = 0.0
-        self._said_s = 0.0
+        self._said_s: dict[str, float] = {}
         self.is_denied_for_good = False
 
     @property
@@ -66,15 +66,17 @@ class Health:
         if error is None:
             if self._away_since:
                 self._say(f"the server is back after {now - self._away_since:.1f} s")
-            self._away_since = self._denied_since = self._said_s = 0.0
+            self._away_since = self._denied_since = 0.0
+            self._said_s = {}
             return
         self._away_since = self._away_since or now
         if isinstance(error, ServerDenied):
             self._denied_since = self._denied_since or now
             self.is_denied_for_good = now - self._denied_since > DENIED_FOR_S
-        if not self._said_s or now - self._said_s > 60:
-            self._said_s = now
-            self._say(f"{error}; trying again")
+        text = str(error)
+        if text not in self._said_s or now - self._said_s[text] > 60:
+            self._said_s[text] = now
+            self._say(f"{text}; trying again")
 
 
 class Crew:
