@@ -15,8 +15,9 @@ def test_what_a_child_writes_is_read_by_the_supervisor_after_its_death():
     if pid == 0:
         own = Board.attach(board.fd, 2, 3)
         slot = own.slot(1, 2)
-        slot.set_batch([("high", "a"), ("low", "b:1")], 77)
-        slot.index, slot.serial, slot.is_running = 1, 9, 1
+        slot.set_batch([("high", ["a"]), ("low", ["b:1"])], 77)
+        slot.start(5_000, 70)
+        slot.start(6_000, 78)
         own.child(1).exit_reason = Exit.RECYCLE
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -24,7 +25,7 @@ def test_what_a_child_writes_is_read_by_the_supervisor_after_its_death():
     assert slot.batch() == [("high", "a"), ("low", "b:1")]
     assert slot.running() == ("low", "b:1")
     assert slot.running_id() == "b:1"
-    assert slot.batch_started_ns == 77
+    assert (slot.batch_started_ns, slot.started_ns, slot.timeout_ms) == (77, 78, 6_000)
     assert board.child(1).exit_reason == Exit.RECYCLE
 
 
@@ -35,7 +36,7 @@ def test_rows_do_not_overlap():
         board.child(c).pid = 100 + c
         for s in range(2):
             board.slot(c, s).epoch = 10 * c + s + 1
-            board.slot(c, s).set_batch([("q", f"{c}-{s}")], 0)
+            board.slot(c, s).set_batch([("q", [f"{c}-{s}"])], 0)
     for c in range(3):
         assert board.child(c).pid == 100 + c
         assert [slot.epoch for slot in board.slots_of(c)] == [10 * c + 1, 10 * c + 2]
@@ -45,13 +46,14 @@ def test_rows_do_not_overlap():
 def test_a_new_batch_has_nothing_running_and_no_revocation():
     """What was said of the old batch never holds for the new one."""
     slot = Board.create(1, 1).slot(0, 0)
-    slot.set_batch([("q", "a"), ("q", "b")], 1)
-    slot.index, slot.is_running = 1, 1
+    slot.set_batch([("q", ["a", "b"])], 1)
+    slot.start(0, 2)
+    slot.start(0, 3)
     old = slot.batch_serial
     slot.revoke(old)
     assert slot.is_revoked
-    slot.set_batch([("q", "c")], 2)
-    assert (slot.index, slot.is_running, slot.is_revoked, slot.count) == (-1, 0, False, 1)
+    slot.set_batch([("q", ["c"])], 2)
+    assert (slot.index, slot.is_running, slot.is_revoked, slot.count) == (-1, False, False, 1)
     assert slot.running() is None
     slot.revoke(old)  # a supervisor that was slow
     assert not slot.is_revoked
@@ -60,9 +62,9 @@ def test_a_new_batch_has_nothing_running_and_no_revocation():
 def test_a_half_written_batch_reads_as_empty():
     """A child killed while it writes its batch is blamed for nothing."""
     slot = Board.create(1, 1).slot(0, 0)
-    slot.set_batch([("q", "a")], 1)
+    slot.set_batch([("q", ["a"])], 1)
+    slot.start(0, 2)
     slot.batch_serial += 1
-    slot.is_running, slot.index = 1, 0
     assert slot.batch() == []
     assert slot.running() is None
 
@@ -70,11 +72,17 @@ def test_a_half_written_batch_reads_as_empty():
 def test_the_longest_batch_fits_and_a_longer_one_is_refused():
     """256 jobs of the longest queue and job names."""
     slot = Board.create(1, 1).slot(0, 0)
-    jobs = [("q" * 100, "i" * 128)] * 256
-    slot.set_batch(jobs, 1)
-    assert slot.batch() == jobs
+    parts = [("q" * 100, ["i" * 128])] * 256
+    slot.set_batch(parts, 1)
+    assert slot.batch() == [("q" * 100, "i" * 128)] * 256
     with pytest.raises(ValueError, match=str(BATCH_BYTES)):
-        slot.set_batch(jobs * 2, 1)
+        slot.set_batch(parts * 2, 1)
+
+
+def test_jobs_of_several_queues_are_read_in_run_order():
+    slot = Board.create(1, 1).slot(0, 0)
+    slot.set_batch([("high", ["a", "b"]), ("low", ["c"])], 1)
+    assert slot.batch() == [("high", "a"), ("high", "b"), ("low", "c")]
 
 
 def test_a_reset_row_remembers_nothing_of_the_child_before():

@@ -95,7 +95,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     tags: list[str] = msgspec.field(default_factory=list, name="g")
 
 
-class Record(msgspec.Struct, array_like=True):
+class Record(msgspec.Struct, array_like=True, gc=False):
     """One job. Instants are Unix milliseconds; `payload` is msgpack, `result` msgpack in a byte string (None: none)."""
 
     layout: int

@@ -49,7 +49,7 @@ class Kind(enum.StrEnum):
     RELEASE = "l"
 
 
-class Settlement(msgspec.Struct):
+class Settlement(msgspec.Struct, gc=False):
     """One job's outcome. `record`: the whole new one; b"" for RELEASE; for DROPPED what waiters get, the ended record
     or just its result as a msgpack bin.
 
@@ -65,7 +65,7 @@ class Settlement(msgspec.Struct):
     is_suspect: bool = False
 
 
-class Claim(msgspec.Struct):
+class Claim(msgspec.Struct, gc=False):
     """A job that a session now holds. `fence` strictly grows per queue; the jobs of one claim share it."""
 
     queue: str

@@ -205,7 +205,7 @@ class _Loop:
         seat = self._free.pop()
         found = self._executor.begin(claim)
         now_ns = time.monotonic_ns()
-        seat.row.set_batch([(claim.queue, claim.id)], now_ns)
+        seat.row.set_batch([(claim.queue, [claim.id])], now_ns)
         seat.claim, seat.kind, seat.thread = claim, None, 0
         if isinstance(found, Settlement):
             self._leave(seat, found)
@@ -213,12 +213,7 @@ class _Loop:
         seat.run = found
         self._seat_of[found.id] = seat
         found.started_ns = now_ns
-        row = seat.row
-        row.timeout_ms = found.timeout_ms
-        row.started_ns = now_ns
-        row.index = 0
-        row.serial += 1
-        row.is_running = 1
+        seat.row.start(found.timeout_ms, now_ns)
         task = asyncio.get_running_loop().create_task(self._sit(seat, found))
         self._tasks.add(task)
         if claim.is_suspect:

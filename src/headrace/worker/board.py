@@ -93,24 +93,24 @@ class ChildRow(Row):
 class SlotRow(Row):
     """One consumer: its session and what it runs.
 
-    The child starts a job by writing timeout_ms, started_ns, index, serial, is_running=1, in this order, and reads
-    `is_revoked` after that. The supervisor gives a batch back by `revoke`, reads `index` after that. So
+    The child starts a job by writing timeout_ms, serial, started_ns, in this order, and reads `is_revoked` after that.
+    The supervisor gives a batch back by `revoke`, reads `index` after that. So
     either the child sees the flag, or the supervisor sees the job; processors may let each miss the other for
     nanoseconds, and then the give-back and the settle of that job meet in the script, where the claim decides.
     """
 
     __slots__ = ("_text",)
 
-    EPOCH, IS_RUNNING, INDEX, COUNT, STARTED_NS, TIMEOUT_MS, BATCH_STARTED_NS = range(7)
-    REVOKED, INTERRUPT, INTERRUPT_REASON, SERIAL, DONE_COUNT, BATCH_SERIAL, BATCH_LENGTH = range(7, 14)
+    EPOCH, FIRST_SERIAL, COUNT, STARTED_NS, TIMEOUT_MS, BATCH_STARTED_NS = range(6)
+    REVOKED, INTERRUPT, INTERRUPT_REASON, SERIAL, BATCH_SERIAL, BATCH_LENGTH = range(6, 12)
 
     epoch = Cell(EPOCH)
     """0: no session is open."""
-    is_running = Cell(IS_RUNNING)
-    index = Cell(INDEX)
-    """Of the batch's jobs, the one that runs, or ran last; -1 before the first."""
+    first_serial = Cell(FIRST_SERIAL)
+    """The serial of the batch's first job."""
     count = Cell(COUNT)
     started_ns = Cell(STARTED_NS)
+    """Of the job that runs; 0: none does."""
     timeout_ms = Cell(TIMEOUT_MS)
     """0: none."""
     batch_started_ns = Cell(BATCH_STARTED_NS)
@@ -120,8 +120,7 @@ class SlotRow(Row):
     """The serial of the job to interrupt; 0: none."""
     interrupt_reason = Cell(INTERRUPT_REASON)
     serial = Cell(SERIAL)
-    """Grows with each job started in this slot."""
-    done_count = Cell(DONE_COUNT)
+    """Of the job that runs, or ran last: grows by 1 with each job started in this slot."""
     batch_serial = Cell(BATCH_SERIAL)
     """Odd while the batch is being written."""
     batch_length = Cell(BATCH_LENGTH)
@@ -135,21 +134,37 @@ class SlotRow(Row):
         for cell in range(SLOT_CELLS):
             self.cells[self.at + cell] = 0
 
-    def set_batch(self, jobs: Sequence[tuple[str, str]], now_ns: int) -> None:
-        """Publish the (queue, id) of a new batch, none of it started."""
-        data = "\n".join([f"{queue}\t{job_id}" for queue, job_id in jobs]).encode()
+    def set_batch(self, parts: Sequence[tuple[str, Sequence[str]]], now_ns: int) -> None:
+        """Publish a new batch, none of it started: (queue, ids) after (queue, ids), in run order."""
+        data = "\n".join([f"{queue}\t" + "\n".join(ids) for queue, ids in parts]).encode()
+        count = sum([len(ids) for _, ids in parts])
         if len(data) > BATCH_BYTES:
-            raise ValueError(f"a batch of {len(jobs)} jobs with names of {len(data)} bytes is over {BATCH_BYTES}")
+            raise ValueError(f"a batch of {count} jobs with names of {len(data)} bytes is over {BATCH_BYTES}")
         self.batch_serial += 1
-        self.is_running = 0
+        self.started_ns = 0
         self.count = 0
-        self.index = -1
+        self.first_serial = self.serial + 1
         self.revoked = 0
         self._text[: len(data)] = data
         self.batch_length = len(data)
         self.batch_started_ns = now_ns
-        self.count = len(jobs)
+        self.count = count
         self.batch_serial += 1
+
+    @property
+    def index(self) -> int:
+        """Of the batch's jobs, the one that runs, or ran last; -1 before the first."""
+        return self.serial - self.first_serial
+
+    @property
+    def is_running(self) -> bool:
+        return self.started_ns != 0
+
+    def start(self, timeout_ms: int, now_ns: int) -> None:
+        """The next job of the batch begins."""
+        self.timeout_ms = timeout_ms
+        self.serial += 1
+        self.started_ns = now_ns
 
     def revoke(self, batch_serial: int) -> None:
         """Forbid the child to start more of this batch; says nothing of a later batch."""
@@ -163,9 +178,9 @@ class SlotRow(Row):
     def clear_batch(self) -> None:
         """The batch is settled and given back: nothing is held."""
         self.batch_serial += 1
-        self.is_running = 0
+        self.started_ns = 0
         self.count = 0
-        self.index = -1
+        self.first_serial = self.serial + 1
         self.batch_length = 0
         self.batch_serial += 1
 
@@ -178,9 +193,12 @@ class SlotRow(Row):
         if self.batch_serial != serial:
             return []
         jobs: list[tuple[str, str]] = []
+        queue = ""
         for line in text.decode().split("\n"):
-            queue, _, job_id = line.partition("\t")
-            jobs.append((queue, job_id))
+            changed, tab, rest = line.partition("\t")
+            if tab:
+                queue, line = changed, rest
+            jobs.append((queue, line))
         return jobs
 
     def batch_ids(self) -> list[str]:

@@ -380,12 +380,16 @@ class Helper:
         client = SyncClient(self._child.server, retry=False)
         while not self._is_stopped:
             self._is_deep = True
-            busy = self._look(client)
-            if busy:
+            if self._look(client):
                 self._is_deep = False
-            if select.select([self._reading], [], [], HELP_EVERY_S if busy else None)[0]:
-                os.read(self._reading, 64)
+            else:
+                self._wait(None)
+            self._wait(HELP_EVERY_S)  # no batch is old before; and each look takes the GIL from the job that runs
         client.close()
+
+    def _wait(self, timeout_s: float | None) -> None:
+        if not self._is_stopped and select.select([self._reading], [], [], timeout_s)[0]:
+            os.read(self._reading, 64)
 
     def _look(self, client: SyncClient) -> bool:
         now_ns = time.monotonic_ns()

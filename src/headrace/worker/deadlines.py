@@ -88,8 +88,8 @@ class Deadlines:
 
 def _overdue_ms(slot: SlotRow, now_ns: int) -> float | None:
     """How far the running job is over its timeout; None when it is not."""
-    timeout_ms = slot.timeout_ms
-    if not timeout_ms or not slot.is_running:
+    timeout_ms, started_ns = slot.timeout_ms, slot.started_ns
+    if not timeout_ms or not started_ns:
         return None
-    over_ms = (now_ns - slot.started_ns) / 1e6 - timeout_ms
+    over_ms = (now_ns - started_ns) / 1e6 - timeout_ms
     return over_ms if over_ms >= 0 else None
