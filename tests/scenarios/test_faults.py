@@ -10,6 +10,8 @@ import psutil
 import pytest
 from scenario_lab import Lab, until
 
+from headrace import Retry
+
 POOLS = {
     "prefork": ("--pool", "prefork", "--processes", "2"),
     "threads": ("--pool", "threads", "--slots", "2"),
@@ -147,10 +149,14 @@ def test_a_job_over_its_timeout_is_stopped(lab: Lab, pool: tuple[str, ...], task
 
 
 def test_a_job_that_holds_the_gil_over_its_timeout_is_killed(lab: Lab, pool: tuple[str, ...]) -> None:
-    """The hard deadline; its worker goes on, and the job does not come back for ever."""
+    """The hard deadline: an attempt like any other, retried as its policy says; its worker goes on."""
     lab.start(*pool, "--kill-after", "0.5")
-    job = lab.app.enqueue("ledger.holds_the_gil", 1)
-    until(lambda: lab.app.job(job.id).state == "failed", timeout_s=20)
+    job = lab.app.options(retry=Retry(1, delay=0.1)).enqueue("ledger.holds_the_gil", 1)
+    until(lambda: lab.app.job(job.id).state == "failed", timeout_s=40)
+    errors = lab.app.job(job.id).errors
+    assert [(1, True), (2, True)] == [(error.attempt, "its process was killed" in error.message) for error in errors]
+    assert {"JobTimeout"} == {error.type.rpartition(".")[2] for error in errors}
+    assert 2 == lab.starts()[1]
     assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
 
 

@@ -2,7 +2,8 @@
 
 Bytes 1 to 3 are the array's header, the layout version and the state; then `expires_at_ms` (1 or 9 bytes) and
 `priority` (1 or 2 bytes). The last element, `reason`, is nil while a job lives, so that a script can end a job by
-putting its words there. `engine/lua/include/record.lua` is the other half of this contract.
+putting its words there. One that lives with a reason was stopped by force over its timeout: who claims it next settles
+that attempt by the task's policy, which only workers know. `engine/lua/include/record.lua` is the other half of this contract.
 """
 
 from __future__ import annotations

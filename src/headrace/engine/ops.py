@@ -348,19 +348,20 @@ def release(
     alone: bool,
     reason: str,
     split: bool,
-    fatal: bool = False,
+    stopped: bool = False,
 ) -> Steps[Released]:
     """End a session whose process is dead or done.
 
     Args:
         blamed: ids that ran when it died: they become suspects, claimed one at a time from now on.
         alone: the blamed job ran by itself, so this death counts; the third fails it with `reason`.
-        fatal: fail the blamed at once, with `reason`.
+        stopped: the blamed were killed over their timeout: `reason` is put into their records, and whoever claims them
+            next settles that attempt by the task's policy.
     """
     found = script("release")
     total = Released([], 0, [])
     for queue in queues:
-        args: list[Arg] = [LAYOUT_ARG, session, int(alone), int(fatal), reason, *blamed]
+        args: list[Arg] = [LAYOUT_ARG, session, int(alone), int(stopped), reason, *blamed]
         suspects, returned, failed = yield Call(found, _keys(found, [queue], session), args, list)
         total.suspects += _texts(suspects)
         total.returned += returned

@@ -63,7 +63,9 @@ class Deadlines:
         child.overdue.add(job[1])
         who = f"child {child.number} (pid {pid})"
         self._crew.say(f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing {who}")
-        self._crew.kill(child, f"timed out: over its timeout of {timeout_s:g} s, and did not stop when asked")
+        self._crew.kill(
+            child, f"over its timeout of {timeout_s:g} s, and did not stop when asked: its process was killed"
+        )
         return True
 
     def _break_up(self, child: Child, number: int, slot: SlotRow) -> None:

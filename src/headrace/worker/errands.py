@@ -18,13 +18,13 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A session whose process is dead. `blamed`, `alone`, `reason`, `is_fatal`: as `ops.release` takes them."""
+    """A session whose process is dead. `blamed`, `alone`, `reason`, `is_stopped`: as `ops.release` takes them."""
 
     session: str
     blamed: tuple[str, ...]
     alone: bool
     reason: str
-    is_fatal: bool
+    is_stopped: bool
     child: int
 
 
@@ -78,7 +78,7 @@ class Errands:
                     alone=errand.alone,
                     reason=errand.reason,
                     split=crew.split,
-                    fatal=errand.is_fatal,
+                    stopped=errand.is_stopped,
                 )
             )
 

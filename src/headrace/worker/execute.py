@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.app import Headrace
 from headrace.context import JobContext, Reporter, set_current
-from headrace.core.names import type_names
+from headrace.core.names import type_name, type_names
 from headrace.core.outcome import (
     BadPayload,
     Cancelled,
@@ -27,7 +27,7 @@ from headrace.core.outcome import (
     decide,
     describe_exception,
 )
-from headrace.core.record import LAYOUT, Record, Stored, decode_record, encode
+from headrace.core.record import LAYOUT, AttemptError, Record, Stored, decode_record, encode
 from headrace.engine.ops import Claim, Kind, Settlement
 from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn
 from headrace.events import Event, EventName
@@ -140,6 +140,8 @@ class Executor:
         if known is None:
             return self._park(claim, record, record.task)
         task, least, most = known
+        if record.reason is not None:
+            return self._stopped(claim, record, task)
         try:
             # Positional arguments that need no conversion: most calls, and no call of ours.
             body: Any = decode_any(record.payload) if most >= 0 else ()
@@ -166,6 +168,12 @@ class Executor:
         most = -1 if signature.converts else int(min(signature.max_args, 1 << 30))
         self._tasks[name] = known = (task, signature.min_args, most)
         return known
+
+    def _stopped(self, claim: Claim, record: Record, task: Task[..., Any]) -> Settlement:
+        """The attempt before was stopped by force, with its process: settle it as a timeout."""
+        told = AttemptError(record.attempt + 1, type_name(JobTimeout), record.reason or "", "", int(time.time() * 1000))
+        record.reason = None
+        return self.settle(Run(claim, record, task, [], {}, self._reporter), TimedOut(told))
 
     def _park(self, claim: Claim, record: Record, what: str) -> Settlement:
         now = time.monotonic()

@@ -114,9 +114,9 @@ class Roster:
         running = [job_id for _, job_id in crew.running(child)]
         alone = len(running) == 1
         reason = f"worker lost: its process ended ({death})"
-        blamed, is_fatal = tuple(running), False
+        blamed, is_stopped = tuple(running), False
         if child.killed_why:
-            blamed, alone, is_fatal, reason = tuple(child.overdue), True, bool(child.overdue), child.killed_why
+            blamed, is_stopped, reason = tuple(child.overdue), True, child.killed_why
         elif is_clean:
             blamed = ()
         else:
@@ -126,7 +126,7 @@ class Roster:
             # A death in the middle of open or adopt leaves the session before, or the one after, in doubt.
             for epoch in {max(1, slot.epoch - 1), max(1, slot.epoch), slot.epoch + 1}:
                 session = crew.session(child, number, epoch)
-                self._errands.add(Release(session, blamed, alone, reason, is_fatal, child.number))
+                self._errands.add(Release(session, blamed, alone, reason, is_stopped, child.number))
 
     def _plan_next(self, child: Child, death: Death, is_clean: bool) -> None:
         """Whether, and when, the place is filled again."""

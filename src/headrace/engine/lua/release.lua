@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- release: end a session whose process is dead or done; the blamed become suspects, the rest go back uncharged.
 -- keys: jobs ready priority sessions suspects crashes done dead meta wake stats watched cancels progress held
--- ARGV[1] layout  [2] session  [3] alone (0/1: the blamed ran by itself, so the death counts)  [4] fatal (0/1)
+-- ARGV[1] layout  [2] session  [3] alone (0/1: the blamed ran by itself, so the death counts)
+--   [4] stopped (0/1: the blamed were killed over their timeout; who claims them next reads why, and decides)
 --   [5] reason  [6..] blamed ids
 -- returns {blamed ids now suspects, how many went back, ids failed}
 -- include: record
@@ -19,8 +20,13 @@ for i = 1, #ids do
   local id = ids[i]
   local record = redis.call('HGET', q.jobs, id)
   if record and state_of(record) == LIVE then
-    if is_blamed[id] then
-      local became = suspect(q, id, record, ARGV[3] == '1', ARGV[4] == '1', ARGV[5], now_ms)
+    if is_blamed[id] and ARGV[4] == '1' and not is_cancel_asked(q, id) then
+      record = with_reason(record, ARGV[5])
+      redis.call('HSET', q.jobs, id, record)
+      redis.call('HDEL', q.crashes, id)
+      back[#back + 1], back_records[#back_records + 1] = id, record
+    elseif is_blamed[id] then
+      local became = suspect(q, id, record, ARGV[3] == '1', ARGV[5], now_ms)
       if became == 'suspect' then suspects[#suspects + 1] = id end
       if became == 'failed' then failed[#failed + 1] = id end
     elseif is_cancel_asked(q, id) then

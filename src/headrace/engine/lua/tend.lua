@@ -24,7 +24,7 @@ local function sweep(session)
     if record and state_of(record) == LIVE then
       -- A suspect that was held alone took its machine with it, or its connection: that counts.
       local charge = #ids == 1 and redis.call('HEXISTS', q.crashes, ids[i]) == 1
-      if suspect(q, ids[i], record, charge, false, 'worker lost: its lease ended', now_ms) == 'failed' then
+      if suspect(q, ids[i], record, charge, 'worker lost: its lease ended', now_ms) == 'failed' then
         failed[#failed + 1] = ids[i]
       end
       jobs[#jobs + 1] = ids[i]

@@ -2,7 +2,7 @@
 local MAX_CRASHES = 3
 
 -- A suspect is claimed alone from now on. `charge`: this death was its doing; the third ends it.
-local function suspect(q, id, record, charge, fatal, reason, now_ms)
+local function suspect(q, id, record, charge, reason, now_ms)
   if is_cancel_asked(q, id) then
     redis.call('HDEL', q.crashes, id)
     finish(q, id, with_state(record, CANCELLED), q.done, now_ms + DAY_MS, 'cancelled')
@@ -10,7 +10,7 @@ local function suspect(q, id, record, charge, fatal, reason, now_ms)
   end
   local crashes = redis.call('HINCRBY', q.crashes, id, charge and 1 or 0)
   if charge then redis.call('HINCRBY', q.stats, 'crashed', 1) end
-  if fatal or crashes >= MAX_CRASHES then
+  if crashes >= MAX_CRASHES then
     redis.call('HDEL', q.crashes, id)
     finish(q, id, with_reason(with_state(record, FAILED), reason), q.dead, now_ms + 30 * DAY_MS, 'failed')
     return 'failed'
