@@ -61,6 +61,26 @@ def work(number: int, seconds: float = 0.0) -> int:
 
 
 @app.task
+def waits_for(number: int, path: str) -> int:
+    """Go on when that file is there."""
+    write("start", number, current_job().attempt, os.getpid())
+    while not os.path.exists(path):
+        wait(0.01)
+    write("end", number)
+    return number
+
+
+_eaten: list[bytes] = []
+
+
+@app.task
+def eats(number: int, megabytes: int) -> int:
+    """Memory that is never given back."""
+    _eaten.append(os.urandom(1 << 20) * megabytes)
+    return work(number)
+
+
+@app.task
 async def awork(number: int, seconds: float = 0.0) -> int:
     write("start", number, current_job().attempt, os.getpid())
     await asyncio.sleep(seconds)
