@@ -19,14 +19,22 @@ import msgspec
 
 from headrace import wire
 from headrace.core.names import main_module_name
-from headrace.core.options import EnqueueOptions, Plan, TaskOptions, apply_options, check_task_options
+from headrace.core.options import (
+    Durability,
+    EnqueueOptions,
+    Plan,
+    TaskOptions,
+    apply_options,
+    check_durability,
+    check_task_options,
+)
 from headrace.core.record import LAYOUT, Record, State, Stored, encode, new_job_id
 from headrace.core.retry import duration_ms
 from headrace.engine import ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, masked_url
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
-from headrace.errors import HeadraceError, JobExists, JobNotFound, TaskNotRegistered, UsageError
+from headrace.errors import HeadraceError, JobExists, JobNotFound, NotDurable, TaskNotRegistered, UsageError
 from headrace.events import Event, EventName, Events, Handler
 from headrace.job import Job, JobCall, job_of
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
@@ -69,6 +77,9 @@ class Headrace:
         allow: modules whose plain functions may be enqueued, with what is below them: ["myapp.jobs"].
         max_payload_bytes: the largest arguments of a job.
         result_ttl: how long results are kept where the task says nothing; seconds or a timedelta; 0: not at all.
+        durability: where a job must be before `enqueue` returns, where the task says nothing: in the server's "memory",
+            "replicated" to one replica, or on its disk ("fsync").
+        durability_timeout: how long to wait for that before NotDurable is raised; seconds or a timedelta.
         name: for people, in what workers print.
     """
 
@@ -82,6 +93,8 @@ class Headrace:
         allow: Sequence[str] = (),
         max_payload_bytes: int = 1 << 20,
         result_ttl: float | timedelta = 3600,
+        durability: Durability = "memory",
+        durability_timeout: float | timedelta = 2,
         name: str = "",
     ) -> None:
         if isinstance(allow, str) or isinstance(queues, str):
@@ -94,6 +107,10 @@ class Headrace:
         self.default_queue = check_queue_name(default_queue)
         self.max_payload_bytes = _positive("max_payload_bytes", max_payload_bytes)
         self.result_ttl_ms = duration_ms("result_ttl", result_ttl)
+        self.durability: Durability = check_durability(durability)
+        self._durability_timeout_ms = duration_ms("durability_timeout", durability_timeout)
+        if not 0 < self._durability_timeout_ms <= 60_000:
+            raise UsageError("durability_timeout: expected more than 0 s, and at most 60 s")
         self.tasks: dict[str, Task[..., Any]] = {}
         self.start_hooks: list[Callable[[], Any]] = []
         self.stop_hooks: list[Callable[[], Any]] = []
@@ -123,7 +140,10 @@ class Headrace:
         """Where the server is; worked out at first use."""
         if self._config is None:
             self._config = ServerConfig(
-                self._url or find_url(), prefix=self._prefix, max_payload_bytes=self.max_payload_bytes
+                self._url or find_url(),
+                prefix=self._prefix,
+                max_payload_bytes=self.max_payload_bytes,
+                durability_timeout_ms=self._durability_timeout_ms,
             )
         return self._config
 
@@ -225,6 +245,7 @@ class Headrace:
             name,
             self,
             queue=self.default_queue,
+            durability=self.durability,
             result_ttl_ms=self.result_ttl_ms,
             max_payload_bytes=self.max_payload_bytes,
             checked=checked,
@@ -309,19 +330,19 @@ class Headrace:
         """Enqueue calls made by `task.call(...)`: one round trip a thousand jobs (or 4 MiB) of a queue.
 
         Each part is stored whole or not at all. When a later part fails, a note on the error tells how many jobs are
-        stored.
+        stored; so it does when a part is NotDurable, and that part is among them.
 
         Returns:
             The jobs, in the order of the calls.
         """
         jobs, parts = self._prepare_many(calls)
         stored = 0
-        for queue, part in parts:
+        for queue, durability, part in parts:
             try:
                 self._announce(queue)
-                self.client.enqueue(queue, part)
+                self.client.enqueue(queue, part, durability)
             except HeadraceError as error:
-                error.add_note(f"{stored} of {len(jobs)} jobs had been stored before")
+                _note_stored(error, stored, len(part), len(jobs))
                 raise
             stored += len(part)
         self._tell_enqueued(jobs)
@@ -331,12 +352,12 @@ class Headrace:
         """As `enqueue_many`."""
         jobs, parts = self._prepare_many(calls)
         stored = 0
-        for queue, part in parts:
+        for queue, durability, part in parts:
             try:
                 await self._aannounce(queue)
-                await self.aclient.enqueue(queue, part)
+                await self.aclient.enqueue(queue, part, durability)
             except HeadraceError as error:
-                error.add_note(f"{stored} of {len(jobs)} jobs had been stored before")
+                _note_stored(error, stored, len(part), len(jobs))
                 raise
             stored += len(part)
         self._tell_enqueued(jobs)
@@ -362,7 +383,9 @@ class Headrace:
         payload = wire.encode_call(args, kwargs)
         if len(payload) > self.max_payload_bytes:
             wire.check_size(payload, self.max_payload_bytes, args, kwargs)
-        return JobCall(name, payload, apply_options(Plan(queue=self.default_queue), checked), Any)
+        return JobCall(
+            name, payload, apply_options(Plan(queue=self.default_queue, durability=self.durability), checked), Any
+        )
 
     def _task_of(self, target: object) -> Task[..., Any]:
         known = self._plain.get(target) if inspect.isfunction(target) else None
@@ -381,12 +404,12 @@ class Headrace:
         return self._plain.setdefault(target, self._make_task(target, name, {}))
 
     def send(self, call: JobCall[R]) -> Job[R]:
-        """Store one call; returns once the server has it."""
+        """Store one call; returns once the server has it, as durably as the call wants."""
         new, job = self._new_job(call)
         queue = call.plan.queue
         if queue not in self._announced:
             self._announce(queue)
-        (self._client or self.client).enqueue(queue, (new,))
+        (self._client or self.client).enqueue(queue, (new,), call.plan.durability)
         if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
@@ -397,7 +420,7 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             await self._aannounce(queue)
-        await self.aclient.enqueue(queue, (new,))
+        await self.aclient.enqueue(queue, (new,), call.plan.durability)
         if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
@@ -422,9 +445,11 @@ class Headrace:
         state = State.SCHEDULED if plan.delay_ms or plan.at_ms > now_ms else State.QUEUED
         return new, Job(job_id, plan.queue, self, record, state, call.result_type)
 
-    def _prepare_many(self, calls: Iterable[JobCall[R]]) -> tuple[list[Job[R]], list[tuple[str, list[ops.NewJob]]]]:
+    def _prepare_many(
+        self, calls: Iterable[JobCall[R]]
+    ) -> tuple[list[Job[R]], list[tuple[str, Durability, list[ops.NewJob]]]]:
         jobs: list[Job[R]] = []
-        by_queue: dict[str, list[ops.NewJob]] = {}
+        groups: dict[tuple[str, Durability], list[ops.NewJob]] = {}
         chosen: set[tuple[str, str]] = set()
         for call in calls:
             if not isinstance(call, JobCall):
@@ -435,8 +460,8 @@ class Headrace:
                     raise JobExists(f"job_id {job.id} is given to two of the calls", job.id)
                 chosen.add((job.queue, job.id))
             jobs.append(job)
-            by_queue.setdefault(job.queue, []).append(new)
-        return jobs, [(queue, part) for queue, news in by_queue.items() for part in _chunks(news)]
+            groups.setdefault((job.queue, call.plan.durability), []).append(new)
+        return jobs, [(*group, part) for group, news in groups.items() for part in _chunks(news)]
 
     def _announce(self, queue: str) -> None:
         if queue not in self._announced:
@@ -516,6 +541,13 @@ def _find_job(prefix: str, job_id: str, queue: str | None) -> Steps[tuple[str, o
 
 def _sorted_texts(reply: Iterable[bytes]) -> list[str]:
     return sorted(item.decode() for item in reply)
+
+
+def _note_stored(error: HeadraceError, before: int, now: int, total: int) -> None:
+    if isinstance(error, NotDurable):
+        error.add_note(f"{before + now} of {total} jobs are stored, the last {now} of them not confirmed")
+    else:
+        error.add_note(f"{before} of {total} jobs had been stored before")
 
 
 def _chunks(news: list[ops.NewJob]) -> Generator[list[ops.NewJob]]:

@@ -13,6 +13,7 @@ HeadraceError
 │   │   └── ServerUntrusted     no TLS with it: a certificate, or one side speaks no TLS
 │   ├── ServerBusy          it answers, but cannot work now: loading, failover, read-only, disk trouble
 │   ├── ServerFull          `maxmemory` is reached
+│   ├── NotDurable          a job is accepted, but not confirmed as `durability` asks
 │   ├── ServerDenied        wrong password, or a right is missing
 │   ├── ServerUnsupported   too old, the wrong kind, or set up so that jobs would be lost
 │   ├── ServerCorrupt       a key under our prefix is not ours
@@ -30,6 +31,7 @@ HeadraceError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,6 +92,22 @@ class ServerBusy(ServerError):
 
 class ServerFull(ServerError):
     """The server has reached its `maxmemory`: nothing was enqueued. Let workers drain it, or raise maxmemory."""
+
+
+class NotDurable(ServerError):
+    """The jobs are accepted, but it is not confirmed in time that they are where `durability` wants them.
+
+    They will run, unless the server is lost just now. It is safe to send them again with their ids
+    (`.options(job_id=error.job_id)`): `JobExists` then means that a job is stored, and confirmed.
+
+    Attributes:
+        job_ids: the jobs in question; `job_id` is the first.
+    """
+
+    def __init__(self, message: str, job_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.job_ids = tuple(job_ids)
+        self.job_id = job_ids[0] if job_ids else ""
 
 
 class ServerDenied(ServerError):

@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from headrace import wire
 from headrace.core.names import main_module_name, type_name
-from headrace.core.options import TIMEOUT_DEFAULT_MS, EnqueueOptions, Plan, apply_options
+from headrace.core.options import TIMEOUT_DEFAULT_MS, Durability, EnqueueOptions, Plan, apply_options
 from headrace.core.record import RetrySpec
 from headrace.errors import UsageError
 from headrace.job import Job, JobCall
@@ -37,6 +37,7 @@ class Task(Generic[P, R]):
         sender: Sender,
         *,
         queue: str,
+        durability: Durability,
         result_ttl_ms: int,
         max_payload_bytes: int,
         checked: Mapping[str, Any],
@@ -49,7 +50,7 @@ class Task(Generic[P, R]):
         self.timeout_ms: int = checked.get("timeout_ms", TIMEOUT_DEFAULT_MS)
         self.result_ttl_ms: int = checked.get("result_ttl_ms", result_ttl_ms)
         declared = {field: value for field, value in checked.items() if field not in _FOR_WORKERS}
-        self.plan: Plan = apply_options(Plan(queue=queue), declared)
+        self.plan: Plan = apply_options(Plan(queue=queue, durability=durability), declared)
         self._signature: wire.Signature | None = None
         self._sender = sender
         self._max_payload_bytes = max_payload_bytes

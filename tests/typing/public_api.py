@@ -51,6 +51,7 @@ def sync_use() -> None:
     assert_type(declared_async.enqueue("a", deep=True), Job[bytes])
     assert_type(bare.options(delay=5, priority=9).enqueue("a"), Job[int])
     assert_type(bare.options(at=datetime.now()).options(job_id="x").call("a"), JobCall[int])
+    assert_type(bare.options(durability="replicated").enqueue("a"), Job[int])
     assert_type(app.enqueue(plain, 1, b="x"), Job[float])
     assert_type(app.enqueue(plain_async, 1), Job[float])
     assert_type(app.enqueue(bare, "a"), Job[int])
@@ -105,6 +106,7 @@ def mistakes() -> None:
     bare.enqueue("a", height=1)  # type: ignore[call-arg]
     bare.options(dellay=1)  # type: ignore[call-arg]
     bare.options(delay="5")  # type: ignore[arg-type]
+    bare.options(durability="disk")  # type: ignore[arg-type]
     app.enqueue(plain)  # type: ignore[call-overload]
     app.enqueue(plain, "a")  # type: ignore[call-overload]
     app.task(queu="x")  # type: ignore[call-overload]

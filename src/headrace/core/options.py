@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 
@@ -18,6 +18,7 @@ TIMEOUT_DEFAULT_MS = 3_600_000
 _TAGS_MAX, _TAG_CHARS_MAX, _DESCRIPTION_CHARS_MAX = 20, 100, 1_000
 
 Duration: TypeAlias = "float | timedelta"
+Durability: TypeAlias = Literal["memory", "replicated", "fsync"]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -25,6 +26,7 @@ class TaskOptions(TypedDict, total=False):
 
     `timeout` None: no limit (default: 1 hour). `result_ttl` 0: the job is forgotten as it succeeds. `expires`: a job
     that has not started that long after it was enqueued is dropped. `priority`: -100 to 100, higher first.
+    `durability`: where a job must be before `enqueue` returns: "memory", "replicated" or "fsync".
     """
 
     queue: str
@@ -34,6 +36,7 @@ class TaskOptions(TypedDict, total=False):
     result_ttl: Duration
     priority: int
     expires: Duration | None
+    durability: Durability
     description: str
     tags: Sequence[str]
 
@@ -54,6 +57,7 @@ class EnqueueOptions(TypedDict, total=False):
     expires: Duration | datetime | None
     result_ttl: Duration
     job_id: str
+    durability: Durability
     description: str
     tags: Sequence[str]
 
@@ -75,6 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetrySpec | None = None
     result_ttl_ms: int | None = None
     job_id: str | None = None
+    durability: Durability = "memory"
     description: str | None = None
     tags: list[str] = []
     job: JobOptions | None = None
@@ -120,6 +125,17 @@ def check_task_options(given: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: naming the option that is unknown or wrong.
     """
     return _check(given, _TASK_CHECKS, "@app.task()")
+
+
+def check_durability(value: object) -> Durability:
+    """Raises UsageError for what is none."""
+    found = _DURABILITIES.get(value) if isinstance(value, str) else None
+    if found is None:
+        raise UsageError(f"durability: expected 'memory', 'replicated' or 'fsync', got {value!r:.40}")
+    return found
+
+
+_DURABILITIES: dict[str, Durability] = {"memory": "memory", "replicated": "replicated", "fsync": "fsync"}
 
 
 def _check(
@@ -212,6 +228,10 @@ def _job_id(value: Any) -> dict[str, Any]:
     return {"job_id": value}
 
 
+def _durability(value: Any) -> dict[str, Any]:
+    return {"durability": check_durability(value)}
+
+
 def _description(value: Any) -> dict[str, Any]:
     if not isinstance(value, str):
         raise _wrong("description", "text", value)
@@ -255,6 +275,7 @@ _TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "result_ttl": _result_ttl,
     "priority": _priority,
     "expires": _task_expires,
+    "durability": _durability,
     "description": _description,
     "tags": _tags,
 }

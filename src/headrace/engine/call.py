@@ -30,12 +30,18 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One round trip. `script` None: `args` is a whole plain command and `keys` only says where it goes."""
+    """One round trip. `script` None: `args` is a whole plain command and `keys` only says where it goes.
+
+    `wait`: a command sent in the same write, after the first; `decode` then gets a pair, the second of it an integer, a
+    list, or the text of an error. `wait_ms`: how long the server may take for it.
+    """
 
     script: Script | None
     keys: Sequence[bytes | str]
     args: Sequence[Arg]
     decode: Callable[[Any], T]
+    wait: Sequence[Arg] = ()
+    wait_ms: int = 0
 
 
 Steps: TypeAlias = "Generator[Call[Any], Any, T]"

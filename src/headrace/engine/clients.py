@@ -44,6 +44,7 @@ from headrace.engine.keys import queue_keys
 from headrace.errors import (
     HeadraceError,
     JobExists,
+    NotDurable,
     ServerBusy,
     ServerError,
     ServerUnreachable,
@@ -77,6 +78,12 @@ def _pack(call: Call[Any], *, whole: bool = False) -> bytes:
     if whole:
         return cast(bytes, hiredis.pack_command((b"EVAL", found.source, len(call.keys), *call.keys, *call.args)))  # type: ignore[arg-type]
     return cast(bytes, hiredis.pack_command((b"EVALSHA", found.sha, len(call.keys), *call.keys, *call.args)))  # type: ignore[arg-type]
+
+
+def _write(call: Call[Any], *, whole: bool = False) -> bytes:
+    """What goes out in one write: the call, and the command that waits for its effect."""
+    packed = _pack(call, whole=whole)
+    return packed + cast(bytes, hiredis.pack_command(tuple(call.wait))) if call.wait else packed  # type: ignore[arg-type]
 
 
 class _Link:
@@ -123,6 +130,10 @@ class _Link:
     def _exchange(self, connection: Any, call: Call[Any]) -> Any:
         done = False
         try:
+            if call.wait:
+                reply = self._exchange_both(connection, call)
+                done = True
+                return reply
             connection.send_packed_command([_pack(call)])
             try:
                 reply = connection.read_response()
@@ -136,7 +147,21 @@ class _Link:
             raise
         finally:
             if not done:
+                self._open = {address: other for address, other in self._open.items() if other is not connection}
                 connection.disconnect()
+
+    def _exchange_both(self, connection: Any, call: Call[Any]) -> tuple[Any, Any]:
+        """Two replies, each read whatever the other is; raises the first one's error."""
+        connection._sock.settimeout(self._reply_timeout_s + call.wait_ms / 1000)
+        for whole in (False, True):
+            connection.send_packed_command([_write(call, whole=whole)])
+            first, second = _reply_or_error(connection), _reply_or_error(connection)
+            if not isinstance(first, NoScriptError):
+                break
+        connection._sock.settimeout(self._reply_timeout_s)
+        if isinstance(first, redis.ResponseError):
+            raise first
+        return first, str(second) if isinstance(second, redis.ResponseError) else second
 
     def _connection(self, key: bytes | str) -> Any:
         mode = self.target.mode
@@ -199,6 +224,13 @@ class _Link:
             finally:
                 connection.disconnect()
         raise problem or ServerUnreachable(f"no node in {masked_url(self.target.url)}")
+
+
+def _reply_or_error(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
 
 
 _ASKING = cast(bytes, hiredis.pack_command(("ASKING",)))
@@ -301,16 +333,20 @@ class SyncClient(_Settings):
                 if not _may_pass(problem):
                     raise problem from (None if problem is error else error)
 
-    def enqueue(self, queue: str, jobs: Sequence[ops.NewJob]) -> None:
+    def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> None:
         """Store up to 1,000 jobs of one queue in one round trip: all or none, once even when a reply is lost.
 
         Raises:
             JobExists: a chosen id is taken; nothing was written.
+            NotDurable: stored, but not confirmed as `durability` ("replicated", "fsync") wants it.
             ServerFull, ServerUnreachable, …
         """
         link = self._link()
         link.number += 1
-        self._send(ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number), link)
+        call = ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number)
+        if durability != "memory":
+            call = ops.durable(call, jobs, durability, self.config.durability_timeout_ms)
+        self._send(call, link)
 
     def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own; None when the server answers nothing in time."""
@@ -392,6 +428,10 @@ class _AsyncLink:
     async def _exchange(self, connection: Any, call: Call[Any]) -> Any:
         done = False
         try:
+            if call.wait:
+                reply = await self._exchange_both(connection, call)
+                done = True
+                return reply
             await connection.send_packed_command(_pack(call))
             try:
                 reply = await connection.read_response()
@@ -408,6 +448,18 @@ class _AsyncLink:
                 # Also when cancelled: a reply that is still to come must never be read as another call's.
                 self._open = {address: other for address, other in self._open.items() if other is not connection}
                 await connection.disconnect(nowait=True)
+
+    async def _exchange_both(self, connection: Any, call: Call[Any]) -> tuple[Any, Any]:
+        timeout_s = self._reply_timeout_s + call.wait_ms / 1000
+        for whole in (False, True):
+            await connection.send_packed_command(_write(call, whole=whole))
+            first = await _areply_or_error(connection, timeout_s)
+            second = await _areply_or_error(connection, timeout_s)
+            if not isinstance(first, NoScriptError):
+                break
+        if isinstance(first, redis.ResponseError):
+            raise first
+        return first, str(second) if isinstance(second, redis.ResponseError) else second
 
     async def _connection(self, key: bytes | str) -> Any:
         mode = self.target.mode
@@ -471,6 +523,13 @@ class _AsyncLink:
         raise problem or ServerUnreachable(f"no node in {masked_url(self.target.url)}")
 
 
+async def _areply_or_error(connection: Any, timeout_s: float) -> Any:
+    try:
+        return await connection.read_response(timeout=timeout_s)
+    except redis.ResponseError as error:
+        return error
+
+
 class AsyncClient(_Settings):
     """The asyncio twin of `SyncClient`; belongs to the event loop that first uses it, and follows to another.
 
@@ -482,7 +541,7 @@ class AsyncClient(_Settings):
         super().__init__(config, retry=retry)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: _AsyncLink | None = None
-        self._producers: dict[str, _Coalescer] = {}
+        self._producers: dict[str | tuple[str, str], _Coalescer] = {}
 
     def _link(self) -> _AsyncLink:
         loop = asyncio.get_running_loop()
@@ -524,12 +583,13 @@ class AsyncClient(_Settings):
                     raise problem from (None if problem is error else error)
             await asyncio.sleep(pause)
 
-    async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob]) -> None:
+    async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> None:
         """Store up to 1,000 jobs of one queue; as `SyncClient.enqueue`."""
         self._link()
-        coalescer = self._producers.get(queue)
+        name = queue if durability == "memory" else (queue, durability)
+        coalescer = self._producers.get(name)
         if coalescer is None:
-            coalescer = self._producers[queue] = _Coalescer(self, queue)
+            coalescer = self._producers[name] = _Coalescer(self, queue, durability)
         await coalescer.add(jobs)
 
     async def block(self, call: Call[T | None], timeout_s: float) -> T | None:
@@ -552,17 +612,24 @@ class AsyncClient(_Settings):
 
     async def aclose(self) -> None:
         link, self._main = self._main, None
+        producers, self._producers = list(self._producers.values()), {}
         if link is not None and self._loop is asyncio.get_running_loop():
+            for producer in producers:
+                await producer.link.close()
             await link.close()
 
 
 class _Coalescer:
-    """Sends the jobs of concurrent callers together, on a link of its own: one numbered call in flight."""
+    """Sends the jobs of concurrent callers together: one numbered call in flight.
 
-    def __init__(self, client: AsyncClient, queue: str) -> None:
+    Where it waits for a replica or a disk it has a link of its own, so that nobody else waits.
+    """
+
+    def __init__(self, client: AsyncClient, queue: str, durability: str) -> None:
         self._client = client
         self._keys = queue_keys(queue, client.prefix)
-        self._link = client._link()
+        self._durability = durability
+        self.link = client._link() if durability == "memory" else _AsyncLink(client.target, client._slots)
         self._number = 0
         self._producer = secrets.token_hex(6)
         self._waiting: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]] = []
@@ -583,6 +650,9 @@ class _Coalescer:
                     await self._store([job for jobs, _ in batch for job in jobs])
                 except JobExists:
                     await self._one_by_one(batch)
+                except NotDurable as error:
+                    for jobs, future in batch:
+                        _fail([(jobs, future)], NotDurable(str(error), [job.id for job in jobs]))
                 except ServerError as error:
                     _fail(batch, error)
                 else:
@@ -609,7 +679,10 @@ class _Coalescer:
 
     async def _store(self, jobs: Sequence[ops.NewJob]) -> None:
         self._number += 1
-        await self._client._send(ops.enqueue(self._keys, jobs, self._producer, self._number), self._link)
+        call = ops.enqueue(self._keys, jobs, self._producer, self._number)
+        if self._durability != "memory":
+            call = ops.durable(call, jobs, self._durability, self._client.config.durability_timeout_ms)
+        await self._client._send(call, self.link)
 
     async def _one_by_one(self, batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]]) -> None:
         """A chosen id is taken: nothing of the batch was written; only its own caller is refused."""

@@ -38,6 +38,7 @@ class ServerConfig:
     Attributes:
         url: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://h:p,h:p`, `redis+sentinel://h:p,h:p/MASTER/0`.
         retry_budget_s: how long one producer call may take in all, retries included.
+        durability_timeout_ms: how long an enqueue waits until its jobs are as durable as asked for.
     """
 
     url: str
@@ -46,6 +47,7 @@ class ServerConfig:
     connect_timeout_s: float = 2.0
     command_timeout_s: float = 5.0
     retry_budget_s: float = 15.0
+    durability_timeout_ms: int = 2_000
 
     def __repr__(self) -> str:
         return f"ServerConfig(url={masked_url(self.url)!r}, prefix={self.prefix!r})"

@@ -15,7 +15,7 @@ import msgspec
 from headrace.core.record import LAYOUT, Record, State, Stored, decode, encode
 from headrace.engine.call import Arg, Call, Script, Steps, command, script
 from headrace.engine.keys import QueueKeys, queues_key, workers_key
-from headrace.errors import JobExists, JobNotFound, ServerBusy
+from headrace.errors import JobExists, JobNotFound, NotDurable, ServerBusy
 
 T = TypeVar("T")
 
@@ -195,6 +195,47 @@ def _read_taken(reply: list[bytes]) -> None:
     if reply:
         ids = _texts(reply)
         raise JobExists(f"job_id {', '.join(ids[:5])} is taken; choose another, or delete that job first", ids[0])
+
+
+def durable(call: Call[None], jobs: Sequence[NewJob], durability: str, timeout_ms: int) -> Call[None]:
+    """An enqueue that also waits until one replica, or the server's own disk, has all that was written before.
+
+    WAIT and WAITAOF count what their own connection wrote, so they go in the same write as the script.
+    https://valkey.io/commands/wait/ https://valkey.io/commands/waitaof/
+
+    Raises (when sent):
+        NotDurable: accepted, not confirmed.
+        JobExists: the chosen id is taken, by a job that is confirmed (or, of several jobs, nothing was written).
+    """
+    wait: tuple[Arg, ...] = ("WAIT", 1, timeout_ms) if durability == "replicated" else ("WAITAOF", 1, 0, timeout_ms)
+
+    def decode(replies: tuple[Any, Any]) -> None:
+        taken, told = replies
+        if taken and len(jobs) > 1:
+            call.decode(taken)
+        problem = _not_durable(durability, told, timeout_ms)
+        if problem:
+            ids = [job.id for job in jobs]
+            shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+            raise NotDurable(
+                f"accepted, but not confirmed as {durability!r}: {problem}. Safe to send again with job_id {shown}", ids
+            )
+        call.decode(taken)
+
+    return Call(call.script, call.keys, call.args, decode, wait, timeout_ms)
+
+
+def _not_durable(durability: str, told: Any, timeout_ms: int) -> str:
+    """What a reply to WAIT (a number) or WAITAOF (two numbers), or its error, leaves to be desired; "" for nothing."""
+    if not isinstance(told, str):
+        confirmed = told if isinstance(told, int) else told[0]
+        where = "replica has" if durability == "replicated" else "fsync has covered"
+        return "" if confirmed >= 1 else f"no {where} it after {timeout_ms / 1000:g} s"
+    if "unknown command" in told:
+        return "the server is too old to tell (WAITAOF needs Redis or Valkey 7.2)"
+    if "appendonly is disabled" in told:
+        return "the server writes no append-only file (set `appendonly yes`)"
+    return f"the server answered {told}"
 
 
 # -- consumers
