@@ -35,7 +35,7 @@ def three_node_cluster(folder: Path) -> Iterator[str]:
     try:
         for number in range(3):
             config = {"cluster-enabled": "yes", "cluster-node-timeout": "2000", "appendonly": "no"}
-            nodes.append(EmbeddedServer(_cluster_port(), data_dir=folder / str(number), config=config).start())
+            nodes.append(EmbeddedServer(cluster_port(), data_dir=folder / str(number), config=config).start())
         clients: list[Any] = [redis.Redis(port=node.port, protocol=2) for node in nodes]
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1)
@@ -54,7 +54,7 @@ def three_node_cluster(folder: Path) -> Iterator[str]:
             node.kill()
 
 
-def _cluster_port() -> int:
+def cluster_port() -> int:
     """A free port whose cluster bus port (10,000 higher) exists too."""
     while (port := free_port()) > 55_000:
         pass
@@ -80,4 +80,4 @@ def flush(url: str) -> None:
         client.close()
 
 
-__all__ = ["embedded_binary", "flush", "redis6_binary", "redis7_binary", "three_node_cluster"]
+__all__ = ["SLOTS", "cluster_port", "embedded_binary", "flush", "redis6_binary", "redis7_binary", "three_node_cluster"]

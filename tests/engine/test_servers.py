@@ -295,6 +295,15 @@ def test_a_server_that_loads_its_data_is_waited_for(tmp_path: Path) -> None:
         assert 0 == worker.terminate()
 
 
+def test_a_worker_tells_its_queues_again_to_a_server_that_lost_them(lab: Lab, server: EmbeddedServer) -> None:
+    """As after a failover to a replica that lagged: else a queue would be missing from every list."""
+    worker = lab.start("default", "--processes", "1")
+    server.restart()
+    worker.wait_for("the server is back", 30)
+    until(lambda: lab.redis.sismember("hr:queues", "default"))
+    assert 0 == worker.terminate()
+
+
 # Servers that do not fit
 
 

@@ -89,6 +89,15 @@ async def awork(number: int, seconds: float = 0.0) -> int:
 
 
 @app.task
+def fenced(number: str) -> str:
+    """Tell under which fence it runs, and in which process."""
+    job = current_job()
+    write("fenced", number, job.queue, job.fence, os.getpid())
+    wait(0.002)
+    return number
+
+
+@app.task
 def poison(number: int) -> None:
     """Take the process with it."""
     write("start", number, current_job().attempt, os.getpid())

@@ -56,6 +56,8 @@ class Health:
         self._denied_since = 0.0
         self._said_s: dict[str, float] = {}
         self.is_denied_for_good = False
+        self.returns = 0
+        """How often the server came back: it may then be another, which lacks the newest data."""
 
     @property
     def is_away(self) -> bool:
@@ -66,6 +68,7 @@ class Health:
         if error is None:
             if self._away_since:
                 self._say(f"the server is back after {now - self._away_since:.1f} s")
+                self.returns += 1
             self._away_since = self._denied_since = 0.0
             self._said_s = {}
             return

@@ -18,19 +18,24 @@ BEAT_EVERY_S = 5.0
 
 
 class Presence:
-    """Beats every 5 s. `obey` gets what an operator asked for: stop, quiet, resume or stacks."""
+    """Beats every 5 s; puts the queues on the list of all again when the server was away. `obey` gets what an operator asked for: stop, quiet, resume or stacks."""
 
     def __init__(self, crew: Crew, obey: Callable[[str], None], state: Callable[[], str]) -> None:
         self._crew = crew
         self._obey = obey
         self._state = state
         self._started_at_ms = int(time.time() * 1000)
+        self._returns_seen = 0
 
     async def run_once(self) -> float:
         crew = self._crew
         info = msgspec.msgpack.encode(self._info())
         try:
             command = await crew.run(ops.beat(crew.client.prefix, crew.config.worker_id, info))
+            returns = crew.health.returns
+            if returns != self._returns_seen:
+                await crew.run(ops.announce_queues(crew.client.prefix, [queue.name for queue in crew.queues]))
+                self._returns_seen = returns
         except ServerError:
             return 1.0
         if command is not None:
