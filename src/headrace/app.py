@@ -441,6 +441,7 @@ class Headrace:
             plan.delay_ms,
             plan.at_ms,
             plan.job_id is not None,
+            plan.expires_in_ms,
         )
         state = State.SCHEDULED if plan.delay_ms or plan.at_ms > now_ms else State.QUEUED
         return new, Job(job_id, plan.queue, self, record, state, call.result_type)

@@ -86,6 +86,30 @@ def test_a_paused_queue_gives_nothing(kit: Kit) -> None:
     assert ["a"] == ids_of(kit.claim(session))
 
 
+def test_seconds_to_expire_are_counted_by_the_servers_clock(kit: Kit) -> None:
+    """A producer whose clock is an hour off gives its jobs the time it said."""
+    now_ms = int(time.time() * 1000)
+    kit.add("behind", expires_at_ms=now_ms - 3_600_000, expires_in_ms=60_000)
+    kit.add("ahead", expires_at_ms=now_ms + 3_600_000, expires_in_ms=1)
+    before = decode(kit.look("ahead").record).expires_at_ms  # type: ignore[union-attr]
+    assert abs(before - now_ms) < 30_000
+    while time.time() * 1000 <= before + 1:
+        continue
+    assert ["behind"] == ids_of(kit.claim(kit.open("s")))
+    assert ("running", "expired") == (kit.state("behind"), kit.state("ahead"))
+
+
+def test_an_id_used_again_runs_once_though_its_old_entry_waits(kit: Kit) -> None:
+    """Cancelled in a paused queue, trimmed a day later, then a new job takes the id."""
+    kit.add("a", "b")
+    kit.client.run(ops.cancel(kit.queue, "a"))
+    kit.client.run(command("ZADD", kit.queue.done, 1, "a", key=kit.queue.done, decode=int))
+    kit.client.run(ops.tend(kit.queue, sweep=False))
+    assert "none" == kit.state("a")
+    kit.add("a")
+    assert ["b", "a"] == ids_of(kit.claim(kit.open("s")))
+
+
 def test_an_expired_job_never_runs(kit: Kit) -> None:
     kit.add("old", expires_at_ms=int(time.time() * 1000) - 1)
     assert [] == kit.claim(kit.open("s"))

@@ -62,9 +62,6 @@ class Machine(RuleBasedStateMachine):
     )
     def enqueue(self, job_id: str, delay: int, priority: int, front: bool) -> None:
         existed = self.kit.state(job_id) != "none"
-        lingers = job_id in self.redis.lrange(self.kit.queue.ready, 0, -1)
-        if not existed and lingers:
-            return
         try:
             self.kit.add(job_id, delay_ms=delay, priority=priority, at_front=front)
         except JobExists:
@@ -181,6 +178,13 @@ class Machine(RuleBasedStateMachine):
         self.redis.script_flush()
 
     @rule()
+    def retention_ends(self) -> None:
+        for place in (self.kit.queue.done, self.kit.queue.dead):
+            for job_id in self.redis.zrange(place, 0, -1):
+                self.redis.zadd(place, {job_id: 1})
+        self.client.run(ops.tend(self.kit.queue, sweep=False))
+
+    @rule()
     def delays_end(self) -> None:
         for job_id in self.redis.zrange(self.kit.queue.delayed, 0, -1):
             self.redis.zadd(self.kit.queue.delayed, {job_id: 1})
@@ -201,6 +205,10 @@ class Machine(RuleBasedStateMachine):
                 assert found.zscore(kept, job_id) is not None
         for session, jobs in self.held.items():
             assert set(jobs) == found.smembers(queue.held(session))
+        stale = {
+            job for job in found.lrange(queue.ready, 0, -1) if job not in records or records[job].state != Stored.LIVE
+        }
+        assert stale == found.smembers(queue.lingering)
         held_keys = {key for key in found.scan_iter(f"{queue.base}held:*")}
         assert held_keys <= {queue.held(session).decode() for session in self.held}
         assert set(found.zrange(queue.sessions, 0, -1)) == set(self.held)

@@ -13,7 +13,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
-    "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "outbox",
+    "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "outbox",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class QueueKeys:
     watched: bytes
     cancels: bytes
     progress: bytes
+    lingering: bytes
     outbox: bytes
 
     def __init__(self, name: str, prefix: str = PREFIX) -> None:

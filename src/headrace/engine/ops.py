@@ -26,7 +26,10 @@ DONE_MAX, DEAD_MAX = 10_000, 100_000
 
 
 class NewJob(msgspec.Struct, frozen=True):
-    """A job to enqueue. `delay_ms` counts from the server's now; `at_ms` is a Unix instant; one of them at most."""
+    """A job to enqueue. `delay_ms` counts from the server's now; `at_ms` is a Unix instant; one of them at most.
+
+    `expires_in_ms` counts from the server's now, too; the record's own `expires_at_ms` must then be some Unix instant.
+    """
 
     id: str
     record: bytes
@@ -35,6 +38,7 @@ class NewJob(msgspec.Struct, frozen=True):
     delay_ms: int = 0
     at_ms: int = 0
     check_id: bool = False
+    expires_in_ms: int = 0
 
 
 class Kind(enum.StrEnum):
@@ -183,10 +187,11 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
     plain: list[Arg] = []
     others: list[Arg] = []
     for job in jobs:
-        if not (job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id):
+        if not (job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id or job.expires_in_ms):
             plain += (job.id, job.record)
         else:
             others += (job.id, job.record, job.priority, int(job.at_front), job.delay_ms, job.at_ms, int(job.check_id))
+            others.append(job.expires_in_ms)
     args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
     return Call(found, queue.block(found.keys), args, _read_taken)
 

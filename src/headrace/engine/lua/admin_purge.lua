@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- admin_purge: delete jobs of one place: the first ones of a list, or those named of a sorted set.
--- keys: jobs ready priority delayed suspects crashes done dead meta stats watched cancels progress
+-- keys: jobs ready priority delayed suspects crashes done dead meta stats watched cancels progress lingering
 -- ARGV[1] layout  [2] place  [3] most jobs (a list), or 0 and then ids [4..] (a sorted set)
 -- returns {entries taken out, jobs deleted}
 -- include: record
@@ -19,6 +19,7 @@ else
   end
 end
 if #ids == 0 then return {0, 0} end
+if place == 'ready' then redis.call('SREM', q.lingering, unpack(ids)) end
 -- An entry of a cancelled job may linger where live ones wait: its record belongs to `done`.
 local ends_here = place == 'done' or place == 'dead'
 local records, gone = redis.call('HMGET', q.jobs, unpack(ids)), {}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- cancel: a waiting job ends at once; a running one's worker is told. A ready entry is dropped by the claim that meets it.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress
+-- cancel: a waiting job ends at once; a running one's worker is told. A ready entry lingers until a claim meets it.
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering
 -- ARGV[1] layout  [2] job id  [3..] the sessions whose held sets follow the queue's keys
 -- returns cancelled | asked | ended | again (the sessions have changed: look again)
 -- include: record
@@ -25,9 +25,8 @@ for i = 3, #ARGV do
     return 'asked'
   end
 end
-redis.call('LREM', q.suspects, 0, id) -- a short list; a lingering entry could run the job twice after a retry
-redis.call('ZREM', q.delayed, id)
-redis.call('ZREM', q.priority, id)
+local found = redis.call('LREM', q.suspects, 0, id) + redis.call('ZREM', q.delayed, id) + redis.call('ZREM', q.priority, id)
+if found == 0 then redis.call('SADD', q.lingering, id) end
 redis.call('HDEL', q.crashes, id)
 finish(q, id, with_state(record, CANCELLED), q.done, now() + DAY_MS, 'cancelled')
 return 'cancelled'

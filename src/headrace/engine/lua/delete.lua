@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- delete: remove a job that is not running, wherever it is. LREM reads the whole ready list: rare by intent.
--- keys: jobs ready priority delayed sessions suspects crashes done dead stats watched cancels progress
+-- keys: jobs ready priority delayed sessions suspects crashes done dead stats watched cancels progress lingering
 -- ARGV[1] layout  [2] job id  [3..] the sessions whose held sets follow the queue's keys
 -- returns deleted | running | again
 -- include: record
@@ -15,7 +15,7 @@ end
 for i = 3, #ARGV do
   if redis.call('SISMEMBER', KEYS[KEYS_PER_QUEUE + i - 2], id) == 1 then return 'running' end
 end
-if state_of(record) == LIVE or state_of(record) == CANCELLED then
+if redis.call('SREM', q.lingering, id) == 1 or state_of(record) == LIVE then
   redis.call('LREM', q.ready, 0, id)
   redis.call('LREM', q.suspects, 0, id)
 end

@@ -1,8 +1,8 @@
 #!lua
 -- enqueue: store new jobs and put each in its place; all of them or none.
--- keys: jobs ready priority delayed meta producers wake stats
+-- keys: jobs ready priority delayed meta producers wake stats lingering
 -- ARGV[1] layout  [2] producer  [3] number of this call  [4] count of plain jobs, then id, record of each;
---   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1)
+--   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1), expires in ms (0: as the record says)
 -- returns {} or the ids that are taken (nothing is written then)
 local q = queue_at(1)
 local found = redis.call('HGET', q.meta, 'layout')
@@ -13,7 +13,7 @@ if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then retur
 local plain = tonumber(ARGV[4])
 local others = 5 + 2 * plain
 local taken = {}
-for at = others, #ARGV, 7 do
+for at = others, #ARGV, 8 do
   if ARGV[at + 6] == '1' and redis.call('HEXISTS', q.jobs, ARGV[at]) == 1 then taken[#taken + 1] = ARGV[at] end
 end
 if #taken > 0 then return taken end
@@ -32,9 +32,14 @@ elseif plain > 0 then
   redis.call('RPUSH', q.ready, unpack(ids))
 end
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-for at = others, #ARGV, 7 do
+for at = others, #ARGV, 8 do
+  -- An id that is used again: the entry of the job it was before must not run this one.
+  if ARGV[at + 6] == '1' and redis.call('SREM', q.lingering, ARGV[at]) == 1 then redis.call('LREM', q.ready, 0, ARGV[at]) end
   local id, priority, delay, due = ARGV[at], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  redis.call('HSET', q.jobs, id, ARGV[at + 1])
+  local record, expires = ARGV[at + 1], tonumber(ARGV[at + 7])
+  -- Bytes 4 to 12 are when the job expires, a msgpack uint64; counted from here by this clock, not the producer's.
+  if expires > 0 then record = string.sub(record, 1, 4) .. struct.pack('>I8', now_ms + expires) .. string.sub(record, 13) end
+  redis.call('HSET', q.jobs, id, record)
   if delay > 0 then due = now_ms + delay end
   if due > now_ms then
     redis.call('ZADD', q.delayed, due, id)
@@ -51,6 +56,6 @@ for at = others, #ARGV, 7 do
     end
   end
 end
-redis.call('HINCRBY', q.stats, 'enqueued', plain + (#ARGV - others + 1) / 7)
+redis.call('HINCRBY', q.stats, 'enqueued', plain + (#ARGV - others + 1) / 8)
 if must_ring then redis.call('ZADD', q.wake, 0, '1') end
 return {}

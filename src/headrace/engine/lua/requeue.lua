@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- requeue: an ended job waits again, with the record given.
--- keys: jobs ready priority delayed done dead meta wake stats crashes
+-- keys: jobs ready priority delayed done dead meta wake stats crashes lingering
 -- ARGV[1] layout  [2] job id  [3] the ended record as it was read  [4] the new record
 -- returns 1, or 0 when the job has changed since
 -- include: record
@@ -9,7 +9,7 @@ local q = queue_at(1)
 local id = ARGV[2]
 if redis.call('HGET', q.jobs, id) ~= ARGV[3] then return 0 end
 -- A job cancelled while it was ready may still have its old entry: it must not run twice.
-if state_of(ARGV[3]) == CANCELLED then redis.call('LREM', q.ready, 0, id) end
+if redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
 redis.call('ZREM', q.done, id)
 redis.call('ZREM', q.dead, id)
 redis.call('HDEL', q.crashes, id)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- settle: store the outcomes of a batch, give up their claims, and claim the next jobs, queue by queue.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress held
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering held
 -- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''

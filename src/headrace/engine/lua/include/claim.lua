@@ -29,6 +29,8 @@ local function keep_live(q, ids, into_ids, into_records)
       elseif rare().may_run(q, ids[i], record) then
         into_ids[#into_ids + 1], into_records[#into_records + 1] = ids[i], record
       end
+    else
+      redis.call('SREM', q.lingering, ids[i])
     end
   end
 end
