@@ -307,8 +307,11 @@ class Supervisor:
 
     async def _leave(self) -> None:
         tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
+        while self._tasks:
+            # More than once: asyncio.wait_for of Python 3.11 loses a cancellation that comes together with its result.
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=0.1)
         await asyncio.gather(*tasks, return_exceptions=True)
         for number in self._handled:
             asyncio.get_running_loop().remove_signal_handler(number)
