@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -24,9 +25,19 @@ import redis
 from engine_kit import Kit, record_bytes
 from scenario_lab import Lab, until
 
-from headrace import Headrace, ServerBusy, ServerCorrupt, ServerDenied, ServerError, ServerFull, ServerUnsupported
+from headrace import (
+    Headrace,
+    ServerBusy,
+    ServerCorrupt,
+    ServerDenied,
+    ServerError,
+    ServerFull,
+    ServerUnreachable,
+    ServerUnsupported,
+)
 from headrace.engine import ops
-from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient
+from headrace.engine.call import command
+from headrace.engine.clients import AsyncClient, AsyncDoorbell, Doorbell, ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer, free_port
 from servers import redis6_binary, redis7_binary
@@ -217,6 +228,7 @@ def test_a_producer_hears_in_one_sentence_why_it_must_wait(
     assert {"before", "after", "abefore", "aafter"} <= set(admin.hkeys(KEYS.jobs))
 
 
+@pytest.mark.parametrize("server", ["valkey"], indirect=True)
 @pytest.mark.parametrize("name", [name for name, trouble in TROUBLES.items() if trouble.error is ServerBusy])
 def test_a_producer_gets_through_when_it_is_over(lab: Lab, admin: Any, name: str) -> None:
     """It waits within its budget of 15 s, and the job is stored once."""
@@ -230,8 +242,14 @@ def test_a_producer_gets_through_when_it_is_over(lab: Lab, admin: Any, name: str
     assert 2 == admin.llen(KEYS.ready)
 
 
-def test_a_running_worker_survives_and_goes_on(lab: Lab, admin: Any, trouble: Trouble) -> None:
+# Redis 7.0 answers as Valkey does but for these.
+WORKER_TROUBLES = [*(("valkey", name) for name in TROUBLES), ("redis7", "NOPERM"), ("redis7", "NOAUTH")]
+
+
+@pytest.mark.parametrize(("server", "name"), WORKER_TROUBLES, indirect=["server"])
+def test_a_running_worker_survives_and_goes_on(lab: Lab, admin: Any, name: str) -> None:
     """A job that ends meanwhile is settled afterwards, not run again; the worker says what is wrong and never ends."""
+    trouble = TROUBLES[name]
     worker = lab.start("--processes", "1")
     assert 0 == lab.app.enqueue("ledger.work", 0).result(timeout=20)
     job = lab.app.enqueue("ledger.work", 1, 0.5)
@@ -302,6 +320,90 @@ def test_a_worker_tells_its_queues_again_to_a_server_that_lost_them(lab: Lab, se
     worker.wait_for("the server is back", 30)
     until(lambda: lab.redis.sismember("hr:queues", "default"))
     assert 0 == worker.terminate()
+
+
+# Servers that say nothing
+
+
+@contextmanager
+def _stopped(server: EmbeddedServer) -> Iterator[None]:
+    """The kernel still accepts connections, and nobody answers."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def alone() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as found:
+        yield found
+
+
+def test_nobody_waits_for_long_at_a_server_that_accepts_and_says_nothing(alone: EmbeddedServer) -> None:
+    """Not the clients, and not the doorbells, which have no limit for a ring, but one for their connection."""
+    config = ServerConfig(alone.url, connect_timeout_s=0.2, command_timeout_s=0.2, retry_budget_s=0.5)
+
+    async def alike() -> None:
+        bell, client = AsyncDoorbell(config, [KEYS.wake]), AsyncClient(config)
+        with pytest.raises(ServerUnreachable, match="no reply in time"):
+            await bell.wait(30)
+        with pytest.raises(ServerUnreachable, match="no reply in time"):
+            await client.run(_ECHO)
+        await bell.aclose()
+        await client.aclose()
+
+    with _stopped(alone), closing(SyncClient(config)) as client, closing(Doorbell(config, [KEYS.wake])) as bell:
+        with pytest.raises(ServerUnreachable, match="no reply in time"):
+            bell.arm()
+        with pytest.raises(ServerUnreachable, match="no reply in time"):
+            client.run(_ECHO)
+        asyncio.run(alike())
+
+
+_ECHO = command("ECHO", "mine", decode=bytes)
+
+
+class Interrupted(Exception):
+    """What a job's timeout raises, say."""
+
+
+def test_an_interrupted_call_leaves_no_reply_behind(alone: EmbeddedServer) -> None:
+    """An exception from outside ends a call that waits: its connection is dropped, and the next call gets its own reply."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with closing(SyncClient(ServerConfig(alone.url))) as client:
+            client.run(_ECHO)
+            with _stopped(alone), pytest.raises(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                client.run(command("ECHO", "lost", decode=bytes))
+            assert b"mine" == client.run(_ECHO)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_worker_outlives_a_server_that_says_nothing_and_one_that_is_gone(
+    alone: EmbeddedServer, tmp_path: Path
+) -> None:
+    """It is told once; the job that ended meanwhile is settled afterwards, and the next one runs."""
+    with closing(Lab(alone.url, tmp_path)) as lab:
+        worker = lab.start("--processes", "1")
+        job = lab.app.enqueue("ledger.work", 1, 0.5)
+        lab.pid_of(1)
+        with _stopped(alone):
+            worker.wait_for("no reply in time from .*; trying again")
+        assert 1 == job.result(timeout=30)
+        assert 1 == lab.starts()[1]
+        alone.kill()
+        worker.wait_for("no server answers at .*; trying again")
+        alone.start()
+        assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=30)
+        assert 0 == worker.terminate()
 
 
 # Servers that do not fit

@@ -203,7 +203,8 @@ def certificate_problem(target: Target, error: BaseException) -> errors.ServerUn
 
 def is_worth_a_probe(target: Target, error: BaseException) -> bool:
     """Whether a connection failed as one does when one side speaks TLS and the other does not, or was turned away."""
-    if isinstance(error, redis.ResponseError) or _cause(error, ConnectionRefusedError) is not None:
+    answered = (redis.ResponseError, redis.AuthenticationError, redis.BusyLoadingError)
+    if isinstance(error, answered) or _cause(error, ConnectionRefusedError) is not None:
         return False
     return target.is_tls or not isinstance(error, redis.TimeoutError)
 
