@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,27 @@ def _hang_up(one: socket.socket) -> None:
         one.shutdown(socket.SHUT_RDWR)
 
 
+def start_sentinel(
+    folder: Path, primary_port: int, *, quorum: int, lines: Sequence[str] = ()
+) -> tuple[int, subprocess.Popen[bytes]]:
+    """A Sentinel that watches the primary at this port; its own port, and its process, which the caller ends."""
+    port = free_port()
+    folder.mkdir()
+    conf = folder / "sentinel.conf"
+    text = [
+        f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"sentinel monitor {NAME} 127.0.0.1 {primary_port} {quorum}",
+        f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}", f"sentinel failover-timeout {NAME} 5000",
+        f"sentinel parallel-syncs {NAME} 1", *lines,
+    ]  # fmt: skip
+    conf.write_text("\n".join(text) + "\n")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [embedded_binary(), str(conf), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+        )  # fmt: skip
+    return port, process
+
+
 class Sentinels:
     """A primary, a replica, and three Sentinels that watch them. Everybody meets the servers through their links.
 
@@ -131,26 +152,10 @@ class Sentinels:
             self.nodes.append(EmbeddedServer(port, data_dir=self._folder / f"node{number}", config=config).start())
         self.wait_for_replica()
         for number in range(3):
-            self._start_sentinel(number)
+            port, process = start_sentinel(self._folder / f"sentinel{number}", self.links[0].port, quorum=2)
+            self._ports.append(port)
+            self._processes.append(process)
         until(lambda: all(self._sees_all(port) for port in self._ports), what="the Sentinels to see each other")
-
-    def _start_sentinel(self, number: int) -> None:
-        port = free_port()
-        folder = self._folder / f"sentinel{number}"
-        folder.mkdir()
-        conf = folder / "sentinel.conf"
-        conf.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {NAME} 127.0.0.1 {self.links[0].port} 2\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\nsentinel failover-timeout {NAME} 5000\n"
-            f"sentinel parallel-syncs {NAME} 1\n"
-        )
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [embedded_binary(), str(conf), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
-            )  # fmt: skip
-        self._processes.append(process)
-        self._ports.append(port)
 
     def _sees_all(self, port: int) -> bool:
         fields = self._ask(port, "SENTINEL", "MASTER", NAME)

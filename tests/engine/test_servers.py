@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ import redis
 from engine_kit import Kit, record_bytes
 from scenario_lab import Lab, until
 
+from groups import NAME, start_sentinel
 from headrace import (
     Headrace,
     ServerBusy,
@@ -483,3 +485,70 @@ def test_a_user_without_a_right_hears_which(server: EmbeddedServer, admin: Any) 
             app.enqueue("some.task")
         assert "sesame" not in str(caught.value)
         assert "wrong" not in str(caught.value)
+
+
+def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path) -> None:
+    """Both in the URL; a wrong one, or the name of no primary, is told without the passwords."""
+    with EmbeddedServer() as primary, closing(_client(primary)) as client:
+        client.acl_setuser("web", enabled=True, passwords=["+sesame"], keys=["*"], commands=["+@all"])
+        port, process = start_sentinel(tmp_path / "sentinel", primary.port, quorum=1, lines=["requirepass mellon"])
+        try:
+            until(lambda: _is_listening(port))
+            address = f"127.0.0.1:{port}/{NAME}/0"
+            with Headrace(f"redis+sentinel://web:sesame@{address}?sentinel_password=mellon") as app:
+                assert "queued" == app.enqueue("some.task").state
+            for url, told in {
+                f"redis+sentinel://web:wrong@{address}?sentinel_password=mellon": "refuses this user",
+                f"redis+sentinel://web:sesame@{address}?sentinel_password=wrong": "refuses this user",
+                f"redis+sentinel://web:sesame@{address}": "refuses this user",
+                f"redis://:mellon@127.0.0.1:{port}/0": "no Sentinel",
+            }.items():
+                with Headrace(url) as app, pytest.raises(ServerError, match=told) as caught:
+                    app.enqueue("some.task")
+                assert not any(word in str(caught.value) for word in ("sesame", "mellon", "wrong"))
+            url = f"redis+sentinel://web:sesame@127.0.0.1:{port}/other/0?sentinel_password=mellon"
+            with (
+                closing(SyncClient(ServerConfig(url, retry_budget_s=0.3))) as sender,
+                pytest.raises(ServerUnreachable, match="knows no such master"),
+            ):
+                sender.run(_ECHO)
+            ended = _worker_ends(f"redis://:mellon@127.0.0.1:{port}", tmp_path)
+            assert 78 == ended.returncode
+            assert "is a Sentinel: use redis+sentinel://" in ended.stderr
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "is it a Redis server"),
+        (b"ERROR\r\n", "is it a Redis server"),
+        (b"220 mail.example ESMTP\r\n", "is it a Redis server"),
+    ],
+)
+def test_what_is_no_redis_at_all_is_told(said: bytes, told: str) -> None:
+    """A web server, memcached, a mail server: asked what it is, not retried, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    link, _ = listener.accept()
+                    with link:
+                        link.recv(4096)
+                        link.sendall(said)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        with Headrace(url) as app, pytest.raises(ServerError, match=told):
+            app.enqueue("some.task")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()

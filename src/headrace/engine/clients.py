@@ -214,7 +214,7 @@ class _Link:
         """Ask the nodes of the URL in turn; the first answer counts."""
         problem: BaseException | None = None
         for node in self.target.nodes:
-            connection = sync_connection(self.target, node, **_for_topology(self.target))
+            connection = sync_connection(self.target, node, **self.target.asking)
             try:
                 self._greet(connection, node)
                 reply = call.decode(self._exchange(connection, call))
@@ -235,11 +235,6 @@ def _reply_or_error(connection: Any) -> Any:
 
 _ASKING = cast(bytes, hiredis.pack_command(("ASKING",)))
 _NOT_CLUSTER = "{} is a node of a Redis Cluster: use redis+cluster://HOST:PORT"
-
-
-def _for_topology(target: Target) -> dict[str, Any]:
-    """Sentinels hold no databases, and have credentials of their own."""
-    return {"db": 0, "username": None, "password": None} if target.mode == "sentinel" else {}
 
 
 def _master_address(reply: list[bytes] | None) -> Address:
@@ -511,7 +506,7 @@ class _AsyncLink:
     async def _ask_any(self, call: Call[Any], then: Callable[[Any, Address], Any] | None = None) -> Any:
         problem: BaseException | None = None
         for node in self.target.nodes:
-            connection = async_connection(self.target, node, **_for_topology(self.target))
+            connection = async_connection(self.target, node, **self.target.asking)
             try:
                 await self._greet(connection, node)
                 reply = call.decode(await self._exchange(connection, call))

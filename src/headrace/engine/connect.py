@@ -36,7 +36,8 @@ class ServerConfig:
     """Where the server is and how patient to be.
 
     Attributes:
-        url: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://h:p,h:p`, `redis+sentinel://h:p,h:p/MASTER/0`.
+        url: `redis://`, `rediss://` (TLS), `unix://`, `redis+cluster://h:p,h:p`, `redis+sentinel://h:p,h:p/MASTER/0`
+            (the Sentinels' own login: `?sentinel_username=…&sentinel_password=…`).
         retry_budget_s: how long one producer call may take in all, retries included.
         durability_timeout_ms: how long an enqueue waits until its jobs are as durable as asked for.
     """
@@ -77,7 +78,8 @@ def masked_url(url: str) -> str:
 class Target:
     """A parsed URL. `nodes`: servers (or Sentinels) to ask; `kwargs`: for redis-py's connections.
 
-    `reply_timeout_s`: how long to wait for a reply, once connected.
+    `asking`: what is different where `nodes` are asked about the others; `reply_timeout_s`: how long to wait for a
+    reply, once connected.
     """
 
     url: str
@@ -85,6 +87,7 @@ class Target:
     nodes: tuple[Address, ...]
     master: str
     kwargs: dict[str, Any]
+    asking: dict[str, Any]
     is_tls: bool
     path: str
     reply_timeout_s: float
@@ -110,6 +113,9 @@ def parse_target(config: ServerConfig) -> Target:
     except ValueError as error:
         raise errors.UsageError(f"{shown!r} is no server URL ({error}): {_FORMS}") from None
     kwargs = {k: v for k, v in parsed.items() if k not in ("connection_class", "host", "port", "path")}
+    asking: dict[str, Any] = {}
+    if mode == "sentinel":  # Sentinels hold no databases, and have users of their own
+        asking = {"db": 0, **{name: kwargs.pop(f"sentinel_{name}", None) for name in ("username", "password")}}
     kwargs.update(
         protocol=2,
         socket_connect_timeout=config.connect_timeout_s,
@@ -118,7 +124,9 @@ def parse_target(config: ServerConfig) -> Target:
     )
     if mode != "unix":
         kwargs.update(socket_keepalive=True, socket_keepalive_options=_keepalive())
-    target = Target(url, mode, nodes, master, kwargs, tls, str(parsed.get("path", "")), config.command_timeout_s)
+    target = Target(
+        url, mode, nodes, master, kwargs, asking, tls, str(parsed.get("path", "")), config.command_timeout_s
+    )
     _check_options(target, shown)
     return target
 
@@ -325,6 +333,7 @@ _BUSY_WORDS = {
     "LOADING": "it is loading its data",
     "CLUSTERDOWN": "the cluster is down or being set up",
     "MASTERDOWN": "the replica has lost its master",
+    "TRYAGAIN": "a slot of the cluster is being moved",
     "max number of clients": "it has its maximum number of clients",
 }
 _NEEDED = "headrace needs Redis 7.0 or Valkey 7.2, or newer"
@@ -380,6 +389,10 @@ def _translate_reply(text: str, shown: str, where: str) -> errors.HeadraceError:
     if "Error compiling script" in text:
         # Redis before 7.0 does not know the first line of our scripts.
         return errors.ServerUnsupported(f"{where} is too old: {_NEEDED}")
+    if "unknown command" in text:
+        return errors.ServerUnsupported(
+            f"{where} is no Redis or Valkey as we need it ({shown}): {_NEEDED}, no Sentinel"
+        )
     if text.startswith("OOM"):
         return errors.ServerFull(
             f"{where} has reached its maxmemory: nothing was enqueued; let workers drain it, or raise maxmemory"
