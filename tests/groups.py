@@ -119,6 +119,16 @@ def start_sentinel(
     return port, process
 
 
+def ask(port: int, *words: Any) -> Any:
+    """A command to a server on loopback; the raw reply."""
+    connection: Any = redis.Connection(port=port, protocol=2, socket_timeout=5)
+    try:
+        connection.send_command(*words)
+        return connection.read_response()
+    finally:
+        connection.disconnect()
+
+
 class Sentinels:
     """A primary, a replica, and three Sentinels that watch them. Everybody meets the servers through their links.
 
@@ -166,19 +176,10 @@ class Sentinels:
 
     def _ask(self, port: int, *words: str) -> Any:
         """The raw reply of a Sentinel; None when it does not answer, or with an error."""
-        client: Any = redis.Redis(port=port, protocol=2, socket_timeout=5)
         try:
-            connection = client.connection_pool.get_connection()
-            connection.send_command(*words)
-            return connection.read_response()
+            return ask(port, *words)
         except redis.RedisError:
             return None
-        finally:
-            client.connection_pool.disconnect()
-
-    def client(self, number: int) -> Any:
-        """A client that goes to a node directly, past its link."""
-        return redis.Redis(port=self.nodes[number].port, protocol=2, decode_responses=True)
 
     def primary(self) -> int:
         """The number of the node that the Sentinels call primary, as soon as they all do."""
@@ -302,13 +303,7 @@ class Cluster:
 
     def ask(self, number: int, *words: Any) -> Any:
         """A command to one node; the raw reply."""
-        client: Any = redis.Redis(port=self.nodes[number].port, protocol=2, socket_timeout=5)
-        connection = client.connection_pool.get_connection()
-        try:
-            connection.send_command(*words)
-            return connection.read_response()
-        finally:
-            client.connection_pool.disconnect()
+        return ask(self.nodes[number].port, *words)
 
     def id_of(self, number: int) -> str:
         return str(self.ask(number, "CLUSTER", "MYID").decode())

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import redis
 from engine_kit import Kit, record_bytes
+from redis.exceptions import AskError, MovedError
 from scenario_lab import Lab, until
 
 from groups import NAME, start_sentinel
@@ -40,6 +41,7 @@ from headrace import (
 from headrace.engine import ops
 from headrace.engine.call import command
 from headrace.engine.clients import AsyncClient, AsyncDoorbell, Doorbell, ServerConfig, SyncClient
+from headrace.engine.connect import Redirection, redirection
 from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer, free_port
 from servers import redis6_binary, redis7_binary
@@ -552,3 +554,21 @@ def test_what_is_no_redis_at_all_is_told(said: bytes, told: str) -> None:
             app.enqueue("some.task")
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (redis.ResponseError("MOVED 5718 127.0.0.1:7000"), Redirection(5718, "127.0.0.1", 7000, is_ask=False)),
+        (redis.ResponseError("ASK 5718 ::1:7000"), Redirection(5718, "::1", 7000, is_ask=True)),
+        (redis.ResponseError("MOVED 5718 :7000"), Redirection(5718, "", 7000, is_ask=False)),
+        (MovedError("5718 127.0.0.1:7000"), Redirection(5718, "127.0.0.1", 7000, is_ask=False)),
+        (AskError("5718 127.0.0.1:7000"), Redirection(5718, "127.0.0.1", 7000, is_ask=True)),
+        (redis.ResponseError("ERR MOVED by somebody"), None),
+    ],
+)
+def test_a_redirection_is_read_as_old_and_new_clients_tell_it(
+    error: redis.ResponseError, expected: Redirection | None
+) -> None:
+    """redis-py 5.0 hands on the server's text, later ones an error of its own class."""
+    assert expected == redirection(error)

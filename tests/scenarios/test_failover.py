@@ -41,6 +41,7 @@ class Producer:
     def __init__(self, url: str, name: str, durability: Durability, *, is_async: bool = False) -> None:
         self.confirmed: list[str] = []
         self.errors: dict[str, int] = defaultdict(int)
+        self.last_error = ""
         self.problem: BaseException | None = None
         self._name = name
         self._app = Headrace(url, durability=durability, durability_timeout=0.5)
@@ -90,6 +91,7 @@ class Producer:
             pass  # an earlier try has stored it; now it is confirmed
         except (NotDurable, ServerUnreachable, ServerBusy) as error:
             self.errors[type(error).__name__] += 1
+            self.last_error = str(error)
             return
         self.confirmed.append(job_id)
 
@@ -155,7 +157,12 @@ def go_on_through(
         failed_over_s = time.monotonic() - began
         wait_for_replica()
         before, runs = confirmed(), len(ran(lab))
-        until(lambda before=before: confirmed() > before + 20, timeout_s=60, what=f"producers to go on after {kind}")
+        try:
+            until(
+                lambda before=before: confirmed() > before + 20, timeout_s=60, what=f"producers to go on after {kind}"
+            )
+        except AssertionError as error:
+            raise AssertionError(str(error), [(p.errors, p.last_error, p.problem) for p in producers]) from None
         until(lambda runs=runs: len(ran(lab)) > runs + 20, timeout_s=60, what=f"workers to go on after {kind}")
         print(f"{kind}: {failed_over_s:.1f} s to the new primary, all on after {time.monotonic() - began:.1f} s")
     for producer in producers + others:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import hiredis
 import redis
-from redis.exceptions import AskError, MovedError, NoScriptError
+from redis.exceptions import NoScriptError
 
 from headrace.engine import ops
 from headrace.engine.call import Call, Op, command
@@ -37,6 +37,7 @@ from headrace.engine.connect import (
     parse_target,
     probe_port,
     read_info,
+    redirection,
     sync_connection,
     translate,
 )
@@ -109,21 +110,25 @@ class _Link:
             connection = self._open.get(None) or self._connection(call.keys[0] if call.keys else b"")
             try:
                 return call.decode(self._exchange(connection, call))
-            except MovedError as error:
+            except redis.ResponseError as error:
+                found = redirection(error)
+                if found is None:
+                    if type(error).__name__ == "ReadOnlyError":
+                        self.close()  # a failover: ask again who is primary
+                    raise
                 if self.target.mode != "cluster":
                     raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None
-                self.slots.moved(error.slot_id, (error.host or connection.host, error.port))
-            except AskError as error:
-                asked = self._connect((error.host or connection.host, error.port))
-                asked.send_packed_command([_ASKING])
-                asked.read_response()
-                return call.decode(self._exchange(asked, call))
+                address = (found.host or connection.host, found.port)
+                if found.is_ask:
+                    asked = self._connect(address)
+                    asked.send_packed_command([_ASKING])
+                    asked.read_response()
+                    return call.decode(self._exchange(asked, call))
+                self.slots.moved(found.slot, address)
             except _SENT_ERRORS as error:
                 if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
                     self.close()
                     self.slots.forget()
-                elif type(error).__name__ == "ReadOnlyError":
-                    self.close()  # a failover: ask again who is primary
                 raise
         raise ServerBusy("the cluster's slots move too fast; try again")
 
@@ -402,21 +407,25 @@ class _AsyncLink:
             connection = await self._connection(call.keys[0] if call.keys else b"")
             try:
                 return call.decode(await self._exchange(connection, call))
-            except MovedError as error:
+            except redis.ResponseError as error:
+                found = redirection(error)
+                if found is None:
+                    if type(error).__name__ == "ReadOnlyError":
+                        await self.close()
+                    raise
                 if self.target.mode != "cluster":
                     raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None
-                self.slots.moved(error.slot_id, (error.host or connection.host, error.port))
-            except AskError as error:
-                asked = await self._connect((error.host or connection.host, error.port))
-                await asked.send_packed_command(_ASKING)
-                await asked.read_response()
-                return call.decode(await self._exchange(asked, call))
+                address = (found.host or connection.host, found.port)
+                if found.is_ask:
+                    asked = await self._connect(address)
+                    await asked.send_packed_command(_ASKING)
+                    await asked.read_response()
+                    return call.decode(await self._exchange(asked, call))
+                self.slots.moved(found.slot, address)
             except _SENT_ERRORS as error:
                 if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
                     await self.close()
                     self.slots.forget()
-                elif type(error).__name__ == "ReadOnlyError":
-                    await self.close()
                 raise
         raise ServerBusy("the cluster's slots move too fast; try again")
 

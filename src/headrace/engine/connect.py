@@ -17,6 +17,7 @@ import redis.connection as redis_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -317,6 +318,27 @@ class SlotMap:
             if first <= slot <= last:
                 return address
         raise errors.ServerBusy(f"no node of the cluster serves slot {slot} now; it is being set up or failing over")
+
+
+@dataclass(frozen=True)
+class Redirection:
+    """A cluster's word that another node serves a slot: for good, or (`is_ask`) for one call while it moves there."""
+
+    slot: int
+    host: str
+    port: int
+    is_ask: bool
+
+
+_REDIRECTION = re.compile(r"^(MOVED|ASK) (\d+) (.*):(\d+)$")
+
+
+def redirection(error: redis.ResponseError) -> Redirection | None:
+    """What an error says of where to go. Older redis-py knows it as such in its cluster client only."""
+    if isinstance(error, AskError):  # MovedError is one, too
+        return Redirection(error.slot_id, error.host or "", error.port, not isinstance(error, MovedError))
+    found = _REDIRECTION.match(str(error))
+    return Redirection(int(found[2]), found[3], int(found[4]), found[1] == "ASK") if found else None
 
 
 # -- errors
