@@ -185,6 +185,8 @@ async def _all_async(app: Headrace, task: Task[..., int]) -> None:
     assert (await app.aenqueue("other.program", 1)).task == "other.program"
     assert (await app.queue("low").aenqueue(add, 1)).queue == "low"
     assert (await task.options(delay=9).aenqueue(1)).state is State.SCHEDULED
+    both = await asyncio.gather(*(task.options(job_id="one").aenqueue(n) for n in range(2)), return_exceptions=True)
+    assert [JobExists] == [type(given) for given in both if isinstance(given, Exception)]
     many = await app.aenqueue_many(task.call(n) for n in range(1_200))
     found = await Job.afetch(many[-1].id, app=app)
     assert (found.args, (await found.arefresh()).state) == ([1_199], State.QUEUED)

@@ -9,7 +9,7 @@ import pytest
 from engine_kit import Kit, ids_of, record_bytes
 
 from headrace.core.record import Stored, decode
-from headrace.engine import ops
+from headrace.engine import admin, ops
 from headrace.engine.call import command
 from headrace.engine.clients import SyncClient
 from headrace.errors import JobExists, JobNotFound, LayoutTooNew, ServerCorrupt, SessionGone
@@ -299,6 +299,40 @@ def test_a_cancelled_job_that_is_retried_runs_once(kit: Kit) -> None:
     kit.client.run(ops.cancel(kit.queue, "a"))
     assert "queued" == kit.client.run(ops.retry(kit.queue, "a"))
     assert ["a"] == ids_of(kit.claim(kit.open("s")))
+
+
+@pytest.mark.parametrize("forget", ["purge", "trim"])
+def test_an_id_whose_cancelled_job_is_forgotten_runs_once_when_it_is_used_again(kit: Kit, forget: str) -> None:
+    """The old entry still stood in the ready list when the record went."""
+    kit.add("a")
+    kit.client.run(ops.cancel(kit.queue, "a"))
+    if forget == "purge":
+        assert 1 == kit.client.run(admin.purge_jobs(kit.queue, "done", ["a"]))
+    else:
+        do(kit, "ZADD", kit.queue.done, 1, "a")
+        assert 1 == kit.client.run(ops.tend(kit.queue, sweep=False)).trimmed
+    kit.add("a")
+    assert ["a"] == ids_of(kit.claim(kit.open("s"), 1))
+    assert [] == kit.claim(kit.open("t"))
+
+
+def test_an_id_given_twice_in_one_call_is_refused(kit: Kit) -> None:
+    """Two callers of one turn of an event loop go out together: one id must not become two entries."""
+    with pytest.raises(JobExists):
+        kit.add("a", "a")
+    assert "none" == kit.state("a")
+
+
+def test_a_suspect_that_is_cancelled_is_a_suspect_no_more(kit: Kit) -> None:
+    """Its worker ended without blame while the job was asked to stop."""
+    kit.add("a")
+    kit.claim(kit.open("s"))
+    kit.release("s", "a", alone=False)
+    kit.claim(kit.open("t"))
+    assert "asked" == kit.client.run(ops.cancel(kit.queue, "a"))
+    kit.release("t")
+    assert "cancelled" == kit.state("a")
+    assert 0 == do(kit, "HLEN", kit.queue.crashes)
 
 
 def test_a_failed_job_can_be_retried_and_a_live_one_not(kit: Kit) -> None:

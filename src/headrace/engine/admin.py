@@ -141,7 +141,7 @@ def forget_queue_name(prefix: str, name: str) -> Call[None]:
 def drop_queue(queue: QueueKeys) -> Call[None]:
     """Delete a queue with all its jobs, records and totals. No worker may be on it."""
     keys = [getattr(queue, name) for name in script("tend").keys]
-    keys += [queue.unique, queue.outbox]
+    keys += [queue.unique, queue.lingering, queue.outbox]
     return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
 
 

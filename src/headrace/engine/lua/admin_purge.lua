@@ -29,7 +29,7 @@ end
 if #gone == 0 then return {#ids, 0} end
 redis.call('HDEL', q.jobs, unpack(gone))
 redis.call('HDEL', q.crashes, unpack(gone))
-redis.call('HINCRBY', q.stats, 'deleted', #gone)
+redis.call('HINCRBY', q.stats, ends_here and 'forgotten' or 'deleted', #gone)
 local tokens = redis.call('HMGET', q.watched, unpack(gone))
 for i = 1, #gone do
   if tokens[i] then tell(q, gone[i], tokens[i], '') end

@@ -29,5 +29,5 @@ for waiter in string.gmatch(tokens or '', 'w:(%S+)') do
   redis.call('RPUSH', key, '')
   redis.call('PEXPIRE', key, 60000)
 end
-redis.call('HINCRBY', q.stats, 'deleted', 1)
+redis.call('HINCRBY', q.stats, state_of(record) == LIVE and 'deleted' or 'forgotten', 1)
 return 'deleted'

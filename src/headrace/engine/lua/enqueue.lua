@@ -12,9 +12,11 @@ if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then retur
 
 local plain = tonumber(ARGV[4])
 local others = 5 + 2 * plain
-local taken = {}
+local taken, seen = {}, {}
 for at = others, #ARGV, 8 do
-  if ARGV[at + 6] == '1' and redis.call('HEXISTS', q.jobs, ARGV[at]) == 1 then taken[#taken + 1] = ARGV[at] end
+  local id = ARGV[at]
+  if ARGV[at + 6] == '1' and (seen[id] or redis.call('HEXISTS', q.jobs, id) == 1) then taken[#taken + 1] = id end
+  seen[id] = true
 end
 if #taken > 0 then return taken end
 

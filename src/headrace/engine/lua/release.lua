@@ -30,6 +30,7 @@ for i = 1, #ids do
       if became == 'suspect' then suspects[#suspects + 1] = id end
       if became == 'failed' then failed[#failed + 1] = id end
     elseif is_cancel_asked(q, id) then
+      redis.call('HDEL', q.crashes, id)
       finish(q, id, with_state(record, CANCELLED), q.done, now_ms + DAY_MS, 'cancelled')
     elseif redis.call('HEXISTS', q.crashes, id) == 1 then
       redis.call('LPUSH', q.suspects, id)

@@ -31,6 +31,7 @@ local function rare()
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
   function it.may_run(q, id, record)
     if string.byte(record, 2) > LAYOUT then
+      redis.call('HDEL', q.crashes, id) -- a suspect waits among suspects or is none
       redis.call('ZADD', q.delayed, now_ms + 30000, id)
       return false
     end
