@@ -202,6 +202,40 @@ def test_check_fails_when_a_job_is_nowhere(run, app):
     assert f"job {job.id} has not ended, but stands nowhere" in result.stdout
 
 
+def test_check_repairs_what_it_found_when_it_may(run, app):
+    """It asks, or wants --yes; what is mended is told; the next check is clean and the job can be claimed."""
+    job = app.enqueue("t")
+    keys = queue_keys("default")
+    app.client.run(ops.command("LREM", keys.ready, 0, job.id, key=keys.ready, decode=int))
+    refused = run("check", "--repair")
+    assert refused.exit_code == 4
+    assert "pass --yes" in refused.stderr
+    assert run("check").exit_code == 1
+    mended = run("check", "--repair", "--yes")
+    assert mended.exit_code == 0, mended.output
+    assert [
+        "mended",
+        "queue default",
+        f"job {job.id} has not ended, but stands nowhere: no worker will find it",
+    ] in lines(mended)
+    assert "0 wrong" in mended.stderr and "1 mended" in mended.stderr
+    assert run("check").exit_code == 0
+    assert app.client.run(ops.command("LRANGE", keys.ready, 0, -1, key=keys.ready, decode=list)) == [job.id.encode()]
+
+
+def test_check_names_a_queue_that_it_cannot_read(run, app):
+    """A foreign key under our prefix: that queue is wrong, the others are looked at all the same."""
+    app.enqueue("t")
+    app.queue("low").enqueue("t")
+    keys = queue_keys("default")
+    app.client.run(ops.command("UNLINK", keys.ready, key=keys.ready, decode=int))
+    app.client.run(ops.command("SET", keys.ready, "mine", key=keys.ready, decode=lambda _: None))
+    result = run("check")
+    assert result.exit_code == 1
+    verdicts = {line[1]: line[0] for line in lines(result)}
+    assert ("wrong", "ok") == (verdicts["queue default"], verdicts["queue low"])
+
+
 def test_status_needs_attention_when_jobs_wait_for_no_worker(run, app):
     """Exit code 1 and what to do; 0 when there is nothing to say."""
     assert run("status").exit_code == 0

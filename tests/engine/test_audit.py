@@ -1,17 +1,25 @@
-"""The audit finds each way in which a queue's data can be wrong, and nothing in a queue that is right."""
+"""The audit finds each way in which a queue's data can be wrong, and nothing in a queue that is right; repair mends it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from typing import Any
 
 import pytest
-from engine_kit import Kit
+from engine_kit import Kit, ids_of, record_bytes
 
+from headrace.core.record import Stored
+from headrace.engine import audit as auditing
 from headrace.engine import ops
-from headrace.engine.audit import audit
+from headrace.engine.audit import audit, faults, home_of, repair
 from headrace.engine.call import command
-from headrace.engine.clients import SyncClient
+from headrace.engine.clients import ServerConfig, SyncClient
 
 
 @pytest.fixture
 def kit(client: SyncClient) -> Kit:
-    """A queue with a job in every place."""
+    """A queue with a job in every place, and one that was cancelled there."""
     kit = Kit(client)
     kit.open("s")
     kit.add("done", "dead", "held")
@@ -21,7 +29,11 @@ def kit(client: SyncClient) -> Kit:
     kit.add("first", "cancelled", "second")
     kit.add("urgent", priority=9)
     kit.add("later", delay_ms=60_000)
-    client.run(ops.cancel(kit.queue, "cancelled"))
+    kit.open("lost")
+    kit.client.run(ops.claim(kit.queues, "lost", 1, split=kit.split))
+    kit.release("lost", "urgent", alone=False)
+    kit.client.run(ops.cancel(kit.queue, "cancelled"))
+    kit.client.run(ops.set_progress(kit.queue, "held", b"\x90"))
     return kit
 
 
@@ -29,45 +41,197 @@ def rules(kit: Kit) -> list[tuple[str, str]]:
     return sorted((found.rule, found.job_id) for found in kit.client.run(audit(kit.queue)).violations)
 
 
-def send(kit: Kit, *words: str | bytes | int) -> None:
-    kit.client.run(command(*words, key=kit.queue.jobs, decode=lambda _: None))
+def send(kit: Kit, *words: str | bytes | int) -> Any:
+    return kit.client.run(command(*words, key=kit.queue.jobs, decode=lambda reply: reply))
 
 
-def test_a_sound_queue_has_no_violation(kit):
-    """Also not for the entry of a cancelled job that no claim has met yet."""
-    report = kit.client.run(audit(kit.queue))
-    assert report.violations == []
-    assert report.jobs == 8
+def test_a_sound_queue_has_no_violation(kit: Kit) -> None:
+    """Also not for the entry of a cancelled job that no claim has met yet, and a repair changes nothing."""
+    before = kit.client.run(audit(kit.queue))
+    assert ([], 8) == (before.violations, before.jobs)
+    assert before == kit.client.run(repair(kit.queue))
 
 
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (("LREM", "ready", 0, "first"), [("place", "first")]),
-        (("RPUSH", "ready", "first"), [("place", "first")]),
-        (("RPUSH", "ready", "held"), [("place", "held")]),
-        (("RPUSH", "ready", "done"), [("place", "done")]),
-        (("RPUSH", "suspects", "ghost"), [("record", "ghost")]),
-        (("ZADD", "dead", 1, "done"), [("counters", ""), ("place", "done")]),
-        (("ZREM", "dead", "dead"), [("counters", ""), ("place", "dead")]),
-        (("ZREM", "delayed", "later"), [("place", "later")]),
-        (("ZADD", "delayed", 1, "urgent"), [("place", "urgent")]),
-        (("ZREM", "sessions", "s"), [("place", "held"), ("session", "")]),
-        (("HDEL", "jobs", "held"), [("counters", ""), ("record", "held")]),
-        (("HSET", "crashes", "done", 1), [("hash", "done")]),
-        (("HSET", "progress", "gone", b"x"), [("hash", "gone")]),
-        (("HSET", "unique", "key", "done"), [("unique", "done")]),
-        (("HINCRBY", "stats", "enqueued", 1), [("counters", "")]),
-    ],
-)
-def test_each_kind_of_damage_is_found(kit, words, found):
-    """One thing is made wrong; the audit names it and the job."""
+DAMAGES = [
+    (("LREM", "ready", 0, "first"), [("place", "first")]),
+    (("RPUSH", "ready", "first"), [("place", "first")]),
+    (("RPUSH", "ready", "first", "first", "first"), [("place", "first")]),
+    (("RPUSH", "ready", "held"), [("place", "held")]),
+    (("RPUSH", "ready", "done"), [("place", "done")]),
+    (("RPUSH", "ready", "ghost"), [("record", "ghost")]),
+    (("RPUSH", "ready", "urgent"), [("place", "urgent")]),
+    (("RPUSH", "ready", "cancelled"), [("beside", "cancelled"), ("place", "cancelled")]),
+    (("RPUSH", "suspects", "ghost"), [("record", "ghost")]),
+    (("RPUSH", "suspects", "second"), [("place", "second")]),
+    (("LREM", "suspects", 0, "urgent"), [("place", "urgent")]),
+    (("ZADD", "dead", 1, "done"), [("place", "done")]),
+    (("ZADD", "dead", 1, "ghost"), [("record", "ghost")]),
+    (("ZADD", "done", 1, "first"), [("place", "first")]),
+    (("ZREM", "dead", "dead"), [("place", "dead")]),
+    (("ZREM", "done", "cancelled"), [("place", "cancelled")]),
+    (("ZREM", "delayed", "later"), [("place", "later")]),
+    (("ZADD", "delayed", 1, "first"), [("place", "first")]),
+    (("ZADD", "delayed", 1, "ghost"), [("record", "ghost")]),
+    (("ZADD", "priority", 1, "first"), [("place", "first")]),
+    (("ZREM", "sessions", "s"), [("place", "held"), ("session", "")]),
+    (("ZADD", "sessions", 9_000_000_000_000, "s"), [("session", "")]),
+    (("HDEL", "jobs", "held"), [("beside", "held"), ("beside", "held"), ("record", "held")]),
+    (("HDEL", "jobs", "second"), [("record", "second")]),
+    (("HSET", "crashes", "done", 1), [("beside", "done")]),
+    (("HSET", "crashes", "second", 1), [("beside", "second")]),
+    (("HDEL", "crashes", "urgent"), [("beside", "urgent")]),
+    (("HSET", "progress", "gone", b"x"), [("beside", "gone")]),
+    (("HSET", "watched", "gone", b"w:me"), [("beside", "gone")]),
+    (("HDEL", "watched", "held"), [("beside", "held")]),
+    (("SADD", "cancels", "held"), [("beside", "held")]),
+    (("SADD", "cancels", "done"), [("beside", "done")]),
+    (("SADD", "lingering", "first"), [("beside", "first")]),
+    (("SREM", "lingering", "cancelled"), [("place", "cancelled")]),
+    (("HSET", "unique", "key", "done"), [("unique", "done")]),
+    (("HINCRBY", "stats", "enqueued", 1), [("counters", "")]),
+    (("HDEL", "stats", "failed"), [("counters", "")]),
+    (("HSET", "meta", "fence", "lost"), [("meta", "")]),
+    (("HDEL", "meta", "layout", "fence"), [("meta", ""), ("meta", "")]),
+]
+
+
+@pytest.mark.parametrize(("words", "found"), DAMAGES, ids=[" ".join(map(str, words)) for words, _ in DAMAGES])
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_each_kind_of_damage_is_found_and_mended(
+    kit: Kit, words: tuple[Any, ...], found: list[tuple[str, str]], size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thing is made wrong; the audit names it and the job; after the repair there is nothing to find, and no job is lost."""
+    if size == "large":
+        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 2)
     name, key, *rest = words
     send(kit, name, getattr(kit.queue, key), *rest)
-    assert rules(kit) == found
+    assert found == rules(kit)
+    assert [] == kit.client.run(repair(kit.queue)).violations
+    assert found != rules(kit) == []
+    missing = {words[2]} if words[:2] == ("HDEL", "jobs") else set()
+    live = {"held", "first", "second", "urgent", "later"} - missing
+    if "later" in live:
+        send(kit, "ZADD", kit.queue.delayed, "XX", 1, "later")
+    kit.open("heir")
+    claimed: list[str] = []
+    while claims := kit.claim("heir"):
+        claimed += ids_of(claims)
+    held_still = set() if words[:2] == ("ZREM", "sessions") else {"held"}
+    assert sorted(claimed) == sorted(live - held_still)
 
 
-def test_an_audit_changes_nothing(kit):
+def test_a_lost_priority_is_found_and_comes_back(kit: Kit) -> None:
+    """A job of priority 9 stands among the plain ones, another one in the wrong level."""
+    kit.add("high", "higher", priority=9)
+    send(kit, "ZREM", kit.queue.priority, "high")
+    send(kit, "RPUSH", kit.queue.ready, "high")
+    send(kit, "ZADD", kit.queue.priority, 5, "higher")
+    assert [("order", "high"), ("order", "higher")] == rules(kit)
+    assert [] == kit.client.run(repair(kit.queue)).violations
+    kit.claim("s", 1)
+    assert ["high", "higher", "first"] == ids_of(kit.claim("s", 3))
+
+
+def test_a_record_that_cannot_be_read_is_told_and_left(kit: Kit) -> None:
+    """A repair that cannot know what is right changes nothing of it."""
+    send(kit, "HSET", kit.queue.jobs, "second", b"not a record")
+    assert [("record", "second")] == rules(kit)
+    assert ["record"] == [found.rule for found in kit.client.run(repair(kit.queue)).violations]
+    assert b"not a record" == send(kit, "HGET", kit.queue.jobs, "second")
+
+
+def test_many_faults_are_mended_a_slice_at_a_time(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a report names: it says so, and one repair mends all."""
+    monkeypatch.setattr(auditing, "MOST_REPORTED", 4)
+    names = [f"job{n}" for n in range(10)]
+    kit.add(*names)
+    for name in names:
+        send(kit, "LREM", kit.queue.ready, 0, name)
+    report = kit.client.run(audit(kit.queue))
+    assert (True, 4) == (report.truncated, len(report.violations))
+    report = kit.client.run(repair(kit.queue))
+    assert (False, []) == (report.truncated, report.violations)
+
+
+def test_who_waits_for_a_job_that_is_gone_is_told(kit: Kit) -> None:
+    """The repair drops its entry, and its waiter need not wait until its timeout."""
+    kit.client.run(ops.watch(kit.queue, "first", "me"))
+    send(kit, "HDEL", kit.queue.jobs, "first")
+    kit.client.run(repair(kit.queue))
+    assert b"" == kit.client.block(ops.wait_ring(kit.queue, "me", 5), 5)
+
+
+def test_an_audit_changes_nothing(kit: Kit) -> None:
     """Twice the same, and every job is still there to be claimed."""
     assert rules(kit) == rules(kit) == []
-    assert {claim.id for claim in kit.claim("s")} == {"urgent", "first", "second"}
+    assert {"urgent"} == {claim.id for claim in kit.claim("s")}
+    assert {"first", "second"} == {claim.id for claim in kit.claim("s")}
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_queue_that_moves_is_sound(url: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs come, run, fail, are tried again and end while the audit looks: it finds nothing, and a repair does nothing."""
+    if size == "large":
+        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 0)
+    with (
+        closing(SyncClient(ServerConfig(url), retry=False)) as looker,
+        closing(SyncClient(ServerConfig(url), retry=False)) as client,
+    ):
+        kit = Kit(client)
+        stop = threading.Event()
+        mover = threading.Thread(target=_move, args=(kit, stop))
+        mover.start()
+        try:
+            found = [
+                violation
+                for _ in range(40)
+                for violation in (*looker.run(audit(kit.queue)).violations, *looker.run(repair(kit.queue)).violations)
+            ]
+        finally:
+            stop.set()
+            mover.join()
+        assert [] == found
+        assert not looker.run(command("HEXISTS", kit.queue.stats, "mended", key=kit.queue.stats, decode=bool))
+
+
+def _move(kit: Kit, stop: threading.Event) -> None:
+    kinds = [ops.Kind.SUCCEEDED, ops.Kind.FAILED, ops.Kind.RETRY, ops.Kind.DROPPED, ops.Kind.PARK]
+    turn = 0
+    while not stop.is_set():
+        turn += 1
+        session = kit.open(f"s{turn % 3}")
+        names = kit.add(*(f"job{turn}-{n}" for n in range(4)), priority=turn % 3)
+        kit.client.run(ops.set_progress(kit.queue, names[0], b"\x90"))
+        kit.client.run(ops.cancel(kit.queue, names[1]))
+        claims = kit.claim(session, 6)
+        for n, claim in enumerate(claims[:5]):
+            kit.settle(session, [claim], kinds[n], ms=1 if n % 2 else 0)
+        if turn % 5 == 0:
+            kit.release(session, *ids_of(claims[5:]), alone=False)
+        kit.client.run(ops.tend(kit.queue, sweep=False))
+
+
+def test_where_a_job_belongs() -> None:
+    """Who holds it keeps it; a suspect stays one; sooner goes before later; what stands nowhere goes back."""
+    seat = auditing.Seat
+    live = int(Stored.LIVE)
+    assert ("held", "b") == home_of(seat(state=live, ready=1, delayed=True, holders=("a", "b"), crashes=True))
+    assert ("suspects", "") == home_of(seat(state=live, ready=2, crashes=True))
+    assert ("ready", "") == home_of(seat(state=live, ready=1, delayed=True))
+    assert ("priority", "") == home_of(seat(state=live, priority=3))
+    assert ("delayed", "") == home_of(seat(state=live, delayed=True, crashes=True))
+    assert ("dead", 30 * auditing.DAY_MS) == home_of(seat(state=int(Stored.FAILED), done=True))
+    assert ("none", "") == home_of(seat(done=True))
+    assert home_of(seat(state=auditing.UNREADABLE)) is None
+    assert [] == faults(seat())
+
+
+def test_a_job_that_moved_since_the_look_is_left_alone(kit: Kit) -> None:
+    """The script that mends compares: here a worker takes the job in between."""
+    send(kit, "RPUSH", kit.queue.ready, "second")
+    looked = kit.client.run(auditing._look(kit.queue, ["second"]))["second"][1]
+    kit.claim("s", 1)
+    kit.client.run(ops.claim(kit.queues, "s", 2, split=kit.split))
+    mend = auditing._call("admin_mend", kit.queue, ("second", looked, "ready", ""))
+    assert 0 == kit.client.run(mend)
+    assert record_bytes()[:3] == send(kit, "HGET", kit.queue.jobs, "second")[:3]

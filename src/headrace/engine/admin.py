@@ -51,6 +51,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     sessions: int
     overdue_sessions: int
+    last_lease_end_ms: int
     paused: str | None
     paused_at_ms: int | None
     totals: dict[str, int]
@@ -174,6 +175,7 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         paused_at_ms=None if reply[9] is None else int(reply[9]),
         sessions=len(leases),
         overdue_sessions=sum(end < server_ms for end in leases.values()),
+        last_lease_end_ms=int(max(leases.values(), default=0)),
         running=sum(sizes),
         totals={name.decode(): int(count) for name, count in text_pairs(reply[11])},
     )

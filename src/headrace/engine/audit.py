@@ -1,31 +1,38 @@
-"""The invariants of a queue as a report: what `headrace check` and the tests look at. Changes nothing.
+"""The invariants of a queue: what `headrace check` and the tests look at, and how what breaks them is mended.
 
-Each live job stands in exactly one place, each entry has a record, ended jobs are where ended jobs are kept, and the
-totals add up. A scan finds candidates while the queue moves; each is then looked at again in one atomic script, so
-that only what is really wrong is reported.
+Each live job stands in exactly one place, each entry has a record, ended jobs are where ended jobs are kept, what is
+kept beside a job belongs to a job, and the totals add up. A small queue is read at one instant. A larger one is
+scanned while it moves, and each job that looks wrong is looked at again in one atomic script. So only what is really
+wrong is reported, also while workers run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from headrace.core.record import Stored
 from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
-from headrace.engine.call import Call, Steps, command, script
+from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys
 from headrace.engine.ops import LAYOUT_ARG
 
 MOST_REPORTED = 200
 IDS_A_LOOK = 8
-_SETS = ("priority", "delayed", "done", "dead")
-_LISTS = ("ready", "suspects")
+MOST_AT_ONCE = 1_000
+BYTES_AT_ONCE = 4 << 20
+ROUNDS = 1_000
+DAY_MS = 86_400_000
+KEEP_MS = {Stored.FAILED: 30 * DAY_MS}
+LEVEL = 1 << 44
+MISSING, UNREADABLE = -1, 0
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """`rule`: place, record, session, hash, unique or counters; `job_id`: "" when it is about no single job."""
+    """`rule`: place, record, order, session, beside, unique, counters or meta; `job_id`: "" when it is about no single job."""
 
     queue: str
     rule: str
@@ -42,80 +49,275 @@ class Audit(msgspec.Struct, frozen=True):
     truncated: bool = False
 
 
-class Places(msgspec.Struct, frozen=True):
-    """How often one job stands in each place. `state`: its record's state byte; -1 when it has none."""
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one job stands: how often in each list, whether in each set, and what is kept beside it.
 
-    state: int
-    ready: int
-    priority: int
-    delayed: int
-    suspects: int
-    done: int
-    dead: int
-    held: int
+    `state`: its record's state byte, MISSING or UNREADABLE. `rank`: its score in `priority`. `holders`: the sessions
+    that hold it, the one with the longest lease last. `tokens`: its entry in `watched`.
+    """
+
+    state: int = MISSING
+    priority: int = 0
+    ready: int = 0
+    rank: float | None = None
+    delayed: bool = False
+    suspects: int = 0
+    done: bool = False
+    dead: bool = False
+    holders: tuple[str, ...] = ()
+    crashes: bool = False
+    cancels: bool = False
+    tokens: bytes = b""
+    progress: bool = False
+    lingering: bool = False
+
+    def places(self) -> dict[str, int]:
+        """How often it stands in each place, where it does."""
+        counts = {
+            "ready": self.ready, "priority": int(self.rank is not None), "delayed": int(self.delayed),
+            "suspects": self.suspects, "done": int(self.done), "dead": int(self.dead), "held": len(self.holders),
+        }  # fmt: skip
+        return {name: count for name, count in counts.items() if count}
 
 
-def verdict(places: Places) -> tuple[str, str] | None:
-    """(rule, message) of what is wrong with a job that stands so, or None."""
-    seats = {name: getattr(places, name) for name in (*_LISTS, *_SETS, "held") if getattr(places, name)}
-    where = ", ".join(name if count == 1 else f"{name} {count} times" for name, count in seats.items())
-    if places.state < 0:
-        return ("record", f"stands in {where}, but has no record") if seats else None
-    if places.state == Stored.LIVE:
-        if not seats:
-            return "place", "has not ended, but stands nowhere: no worker will find it"
-        if sum(seats.values()) > 1 or "done" in seats or "dead" in seats:
-            return "place", f"has not ended, and stands in {where}"
+# -- what is wrong with one job, and where it belongs
+
+
+def faults(seat: Seat) -> list[tuple[str, str]]:
+    """(rule, message) of each thing that is wrong with a job that stands so."""
+    places = seat.places()
+    where = ", ".join(name if count == 1 else f"{name} {count} times" for name, count in places.items())
+    if seat.state == UNREADABLE:
+        return [("record", "has a record that cannot be read: delete the job, or put its record right by hand")]
+    is_lingering = seat.lingering and seat.ready == 1 and seat.state in (Stored.CANCELLED, MISSING)
+    found: list[tuple[str, str]] = []
+    if seat.lingering and not is_lingering:
+        found.append(("beside", "is noted as an entry that lingers, but is none"))
+    if is_lingering:
+        del places["ready"]
+    if seat.state == MISSING:
+        if places:
+            found.append(("record", f"stands in {where}, but has no record"))
+    elif seat.state == Stored.LIVE:
+        found += _faults_of_live(seat, places, where)
+    else:
+        home = "dead" if seat.state == Stored.FAILED else "done"
+        if set(places) != {home}:
+            name = Stored(seat.state).name.lower()
+            found.append(("place", f"has ended ({name}), and stands in {where or 'no place'}"))
+    if seat.state != Stored.LIVE:
+        kept = [name for name in ("crashes", "cancels", "progress") if getattr(seat, name)]
+        kept += ["watched"] if seat.tokens else []
+        found += (("beside", f"is in {name!r}, but is not live") for name in kept)
+    return found
+
+
+def _faults_of_live(seat: Seat, places: dict[str, int], where: str) -> Iterator[tuple[str, str]]:
+    if not places:
+        yield "place", "has not ended, but stands nowhere: no worker will find it"
+    elif sum(places.values()) > 1 or "done" in places or "dead" in places:
+        yield "place", f"has not ended, and stands in {where}"
+    elif seat.crashes and not (seat.suspects or seat.holders):
+        yield "beside", f"is in 'crashes', but stands in {where}"
+    elif seat.suspects and not seat.crashes:
+        yield "beside", "is among the suspects, but not in 'crashes'"
+    elif (seat.ready and seat.priority) or (seat.rank is not None and seat.rank // LEVEL != 100 - seat.priority):
+        yield "order", f"has priority {seat.priority}, but does not stand where that belongs"
+    words = seat.tokens.split()
+    for name, token in (("cancels", b"c"), ("progress", b"p")):
+        if getattr(seat, name) and token not in words:
+            yield "beside", f"is in {name!r}, but its end would leave that behind"
+
+
+def home_of(seat: Seat) -> tuple[str, Arg] | None:
+    """The one place for a job that stands so, and what `admin_mend` needs to put it there; None: nobody can tell.
+
+    Who holds a live job keeps it; a suspect stays one; a place where it may be claimed goes before a later one; and
+    what stands nowhere goes back to the queue.
+    """
+    if seat.state == UNREADABLE:
         return None
-    home = "dead" if places.state == Stored.FAILED else "done"
-    # The claim that meets a cancelled job's entry drops it; until then it lingers.
-    lingering = {"ready", "suspects"} if places.state == Stored.CANCELLED else set()
-    if home not in seats or set(seats) - {home} - lingering:
-        return (
-            "place",
-            f"has ended ({Stored(places.state).name.lower()}), and stands in {where or 'no place'}",
+    if seat.state == MISSING:
+        return "none", ""
+    if seat.state != Stored.LIVE:
+        return "dead" if seat.state == Stored.FAILED else "done", KEEP_MS.get(Stored(seat.state), DAY_MS)
+    if seat.holders:
+        return "held", seat.holders[-1]
+    if seat.suspects or (seat.crashes and not seat.delayed):
+        return "suspects", ""
+    if seat.delayed and not seat.ready and seat.rank is None:
+        return "delayed", ""
+    return "priority" if seat.priority else "ready", ""
+
+
+# -- a queue, whole
+
+
+class Places(msgspec.Struct):
+    """All of a queue but the text of its records; read at one instant, or scanned. `marks`: state and priority."""
+
+    marks: dict[str, bytes]
+    ready: Counter[str]
+    suspects: Counter[str]
+    priority: dict[str, float]
+    delayed: set[str]
+    done: set[str]
+    dead: set[str]
+    held: dict[str, set[str]]
+    crashes: set[str]
+    cancels: set[str]
+    watched: dict[str, bytes]
+    progress: set[str]
+    lingering: set[str]
+    unique: dict[str, str]
+
+    def ids(self) -> set[str]:
+        return set().union(
+            self.marks, self.ready, self.suspects, self.priority, self.delayed, self.done, self.dead,
+            *self.held.values(), self.crashes, self.cancels, self.watched, self.progress, self.lingering,
+        )  # fmt: skip
+
+    def seat(self, job_id: str) -> Seat:
+        state, priority = _read_mark(self.marks.get(job_id, b""))
+        return Seat(
+            state=state,
+            priority=priority,
+            ready=self.ready[job_id],
+            rank=self.priority.get(job_id),
+            delayed=job_id in self.delayed,
+            suspects=self.suspects[job_id],
+            done=job_id in self.done,
+            dead=job_id in self.dead,
+            holders=tuple(session for session, ids in self.held.items() if job_id in ids),
+            crashes=job_id in self.crashes,
+            cancels=job_id in self.cancels,
+            tokens=self.watched.get(job_id, b""),
+            progress=job_id in self.progress,
+            lingering=job_id in self.lingering,
         )
-    return None
 
 
 def audit(queue: QueueKeys) -> Steps[Audit]:
-    """Check one queue, whole. Memory: about 200 bytes a job, here; nothing on the server."""
-    states = yield from _scan_records(queue)
-    seats: dict[str, Counter[str]] = {}
-    for place in _LISTS:
-        seats[place] = yield from _scan_list(queue, place)
-    for place in _SETS:
-        seats[place] = yield from _scan_pairs("ZSCAN", getattr(queue, place))
-    sessions = yield from _sessions(queue)
-    seats["held"] = Counter()
-    for session in sessions:
-        key = queue.held(session)
-        seats["held"].update((yield command("SMEMBERS", key, key=key, decode=_texts)))
-    ids = set(states).union(*seats.values())
-    candidates = [
-        job_id
-        for job_id in ids
-        if verdict(
-            Places(
-                states.get(job_id, -1),
-                **{name: found[job_id] for name, found in seats.items()},
-            )
-        )
+    """Check one queue, whole; changes nothing. Memory: about 300 bytes a job, here; nothing on the server."""
+    places: Places | None = yield from _snapshot(queue)
+    is_exact = places is not None
+    if places is None:
+        places = yield from _scan(queue)
+    suspicious = sorted(job_id for job_id in places.ids() if faults(places.seat(job_id)))
+    looked_at = suspicious[:MOST_REPORTED]
+    seats = {job_id: places.seat(job_id) for job_id in looked_at}
+    if not is_exact:
+        seats = {job_id: seat for job_id, (seat, _) in (yield from _look(queue, looked_at)).items()}
+    violations = [
+        Violation(queue.name, rule, f"job {job_id} {message}", job_id)
+        for job_id, seat in seats.items()
+        for rule, message in faults(seat)
     ]
-    candidates.sort()
-    violations: list[Violation] = []
-    for first in range(0, min(len(candidates), MOST_REPORTED), IDS_A_LOOK):
-        violations += yield from _look_again(queue, candidates[first : first + IDS_A_LOOK])
-    for name in ("crashes", "watched", "progress"):
-        violations += yield from _check_hash(queue, name)
-    violations += yield from _check_unique(queue)
-    violations += yield from _check_held_sets(queue)
-    violations += _check_counters((yield from count_jobs(queue)))
-    return Audit(queue.name, len(states), violations, len(candidates) > MOST_REPORTED)
+    counts = yield from count_jobs(queue)
+    violations += yield from _check_sessions(queue, counts)
+    violations += yield from _check_unique(queue, places)
+    violations += yield from _check_meta(queue, is_held=any(places.held.values()))
+    if not any(found.rule in ("place", "record") for found in violations):
+        violations += _check_counters(counts)
+    return Audit(queue.name, len(places.marks), violations, len(suspicious) > MOST_REPORTED)
 
 
-def _texts(reply: Any) -> list[str]:
+def repair(queue: QueueKeys) -> Steps[Audit]:
+    """Mend what can be mended; returns what a look afterwards finds. Safe while workers run, and to run again.
+
+    A job goes to the place that `home_of` names; entries without a record are dropped; totals that do not add up get
+    the difference as `mended`.
+    """
+    report: Audit = yield from audit(queue)
+    for _ in range(ROUNDS):
+        if not report.violations:
+            break
+        yield from _mend_queue(queue)
+        ids = sorted({found.job_id for found in report.violations if found.job_id})
+        mended = yield from _mend_jobs(queue, ids)
+        if not mended or not report.truncated:
+            break
+        report = yield from audit(queue)
+    report = yield from audit(queue)
+    if [found.rule for found in report.violations] == ["counters"]:
+        off = _missing((yield from count_jobs(queue)))
+        yield command("HINCRBY", queue.stats, "mended", off, key=queue.stats, decode=int)
+        report = yield from audit(queue)
+    return report
+
+
+def _texts(reply: Iterable[bytes]) -> list[str]:
     return [item.decode() for item in reply]
+
+
+def _read_mark(mark: bytes) -> tuple[int, int]:
+    return (mark[0], mark[1] - 101) if mark else (MISSING, 0)
+
+
+def _call(name: str, queue: QueueKeys, args: Iterable[Arg]) -> Call[Any]:
+    found = script(name)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, *args], lambda reply: reply)
+
+
+# -- reading
+
+
+def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
+    """A small queue at one instant; None when it is not small."""
+    reply = yield _call("admin_snapshot", queue, (MOST_AT_ONCE, BYTES_AT_ONCE))
+    if reply is None:
+        return None
+    ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering, unique = reply  # fmt: skip
+    return Places(
+        marks=dict(zip(_texts(ids), marks, strict=True)),
+        ready=Counter(_texts(ready)),
+        suspects=Counter(_texts(suspects)),
+        priority={name.decode(): float(score) for name, score in text_pairs(priority)},
+        delayed=set(_texts(delayed)),
+        done=set(_texts(done)),
+        dead=set(_texts(dead)),
+        held={name.decode(): set(_texts(jobs)) for name, jobs in text_pairs(held[:])},
+        crashes=set(_texts(crashes)),
+        cancels=set(_texts(cancels)),
+        watched={name.decode(): tokens for name, tokens in text_pairs(watched)},
+        progress=set(_texts(progress)),
+        lingering=set(_texts(lingering)),
+        unique={name.decode(): job_id.decode() for name, job_id in text_pairs(unique)},
+    )
+
+
+def _scan(queue: QueueKeys) -> Steps[Places]:
+    """A queue of any size, slice by slice, while it moves."""
+    marks = yield from _scan_records(queue)
+    ready = yield from _scan_list(queue.ready)
+    suspects = yield from _scan_list(queue.suspects)
+    found: dict[str, dict[str, bytes]] = {}
+    for name in ("priority", "delayed", "done", "dead"):
+        found[name] = yield from _scan_pairs("ZSCAN", getattr(queue, name))
+    for name in ("crashes", "watched", "progress", "unique"):
+        found[name] = yield from _scan_pairs("HSCAN", getattr(queue, name))
+    for name in ("cancels", "lingering"):
+        found[name] = yield from _scan_members(getattr(queue, name))
+    held: dict[str, set[str]] = {}
+    for session in (yield from _sessions(queue)):
+        key = queue.held(session)
+        held[session] = set((yield command("SMEMBERS", key, key=key, decode=_texts)))
+    return Places(
+        marks=marks,
+        ready=ready,
+        suspects=suspects,
+        priority={job_id: float(score) for job_id, score in found["priority"].items()},
+        delayed=set(found["delayed"]),
+        done=set(found["done"]),
+        dead=set(found["dead"]),
+        held=held,
+        crashes=set(found["crashes"]),
+        cancels=set(found["cancels"]),
+        watched=found["watched"],
+        progress=set(found["progress"]),
+        lingering=set(found["lingering"]),
+        unique={name: job_id.decode() for name, job_id in found["unique"].items()},
+    )
 
 
 def _sessions(queue: QueueKeys) -> Steps[list[str]]:
@@ -123,19 +325,18 @@ def _sessions(queue: QueueKeys) -> Steps[list[str]]:
     return sessions
 
 
-def _scan_records(queue: QueueKeys) -> Steps[dict[str, int]]:
-    found = script("admin_scan")
-    states: dict[str, int] = {}
+def _scan_records(queue: QueueKeys) -> Steps[dict[str, bytes]]:
+    found: dict[str, bytes] = {}
+    shared: dict[bytes, bytes] = {}
     cursor = b"0"
     while True:
-        cursor, ids, bytes_ = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, cursor], list)
-        states.update(zip(_texts(ids), bytes_, strict=True))
+        cursor, ids, marks = yield _call("admin_scan", queue, (cursor,))
+        found.update(zip(_texts(ids), (shared.setdefault(mark, mark) for mark in marks), strict=True))
         if int(cursor) == 0:
-            return states
+            return found
 
 
-def _scan_list(queue: QueueKeys, place: str) -> Steps[Counter[str]]:
-    key: bytes = getattr(queue, place)
+def _scan_list(key: bytes) -> Steps[Counter[str]]:
     counts: Counter[str] = Counter()
     first = 0
     while True:
@@ -146,80 +347,78 @@ def _scan_list(queue: QueueKeys, place: str) -> Steps[Counter[str]]:
             return counts
 
 
-def _scan_pairs(name: str, key: bytes) -> Steps[Counter[str]]:
-    """The fields of a hash, or the members of a sorted set; each once, however often the scan shows it."""
-    found: set[str] = set()
+def _scan_pairs(name: str, key: bytes) -> Steps[dict[str, bytes]]:
+    """The fields of a hash, or the members of a sorted set."""
+    found: dict[str, bytes] = {}
     cursor = b"0"
     while True:
         cursor, items = yield command(name, key, cursor, "COUNT", 500, key=key, decode=list)
-        found.update(field.decode() for field, _ in text_pairs(items))
+        found.update((field.decode(), value) for field, value in text_pairs(items))
         if int(cursor) == 0:
-            return Counter(found)
+            return found
 
 
-def _look_again(queue: QueueKeys, ids: list[str]) -> Steps[list[Violation]]:
-    found = script("admin_where")
-    for _ in range(20):
-        sessions = yield from _sessions(queue)
-        keys = [
-            *queue.block(found.keys),
-            *(queue.held(session) for session in sessions),
-        ]
-        reply = yield Call(
-            found,
-            keys,
-            [LAYOUT_ARG, len(sessions), *sessions, *ids],
-            lambda reply: reply,
-        )
-        if reply != b"again":
-            break
-    else:
-        return [
-            Violation(
-                queue.name,
-                "session",
-                "its workers change too fast to look closely; run the check again",
-            )
-        ]
-    wrong = [(job_id, verdict(Places(*places))) for job_id, places in zip(ids, reply, strict=True)]
-    return [Violation(queue.name, rule[0], f"job {job_id} {rule[1]}", job_id) for job_id, rule in wrong if rule]
+def _scan_members(key: bytes) -> Steps[dict[str, bytes]]:
+    found: dict[str, bytes] = {}
+    cursor = b"0"
+    while True:
+        cursor, items = yield command("SSCAN", key, cursor, "COUNT", 500, key=key, decode=list)
+        found.update(dict.fromkeys(_texts(items), b""))
+        if int(cursor) == 0:
+            return found
 
 
-def _check_hash(queue: QueueKeys, name: str) -> Steps[list[Violation]]:
-    """What is kept beside a live job must belong to one; looked at twice, as the job may end in between."""
-    key: bytes = getattr(queue, name)
-    ids = list((yield from _scan_pairs("HSCAN", key)))
-    wrong: list[Violation] = []
-    for first in range(0, len(ids), 500):
-        some = ids[first : first + 500]
-        records = yield command("HMGET", queue.jobs, *some, key=queue.jobs, decode=list)
-        idle = [job_id for job_id, record in zip(some, records, strict=True) if not record or record[2] != Stored.LIVE]
-        for job_id in idle:
-            if (yield command("HEXISTS", key, job_id, key=key, decode=bool)):
-                text = f"job {job_id} is in {name!r}, but is not live"
-                wrong.append(Violation(queue.name, "hash", text, job_id))
-    return wrong
+def _look(queue: QueueKeys, ids: list[str]) -> Steps[dict[str, tuple[Seat, bytes]]]:
+    """Each job's seat, read in one script, and the words by which `admin_mend` knows that it has not changed."""
+    found: dict[str, tuple[Seat, bytes]] = {}
+    for first in range(0, len(ids), IDS_A_LOOK):
+        some = ids[first : first + IDS_A_LOOK]
+        for job_id, row in zip(some, (yield _call("admin_seats", queue, some)), strict=True):
+            words = b"|".join(item if isinstance(item, bytes) else b"%d" % item for item in row)
+            found[job_id] = (_read_seat(row), words)
+    return found
 
 
-def _check_unique(queue: QueueKeys) -> Steps[list[Violation]]:
-    reply = yield command(
-        "HGETALL",
-        queue.unique,
-        key=queue.unique,
-        decode=lambda reply: list(text_pairs(reply)),
+def _read_seat(row: list[Any]) -> Seat:
+    mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering = row
+    state, priority = _read_mark(mark)
+    return Seat(
+        state=state,
+        priority=priority,
+        ready=ready,
+        rank=float(rank) if rank else None,
+        delayed=bool(delayed),
+        suspects=suspects,
+        done=bool(done),
+        dead=bool(dead),
+        holders=tuple(holders.decode().split()),
+        crashes=bool(crashes),
+        cancels=bool(cancels),
+        tokens=tokens,
+        progress=bool(progress),
+        lingering=bool(lingering),
     )
+
+
+# -- what belongs to no single job
+
+
+def _check_unique(queue: QueueKeys, places: Places) -> Steps[list[Violation]]:
+    """A unique key names a live job; looked at twice, as that job may end in between."""
     wrong: list[Violation] = []
-    for name, value in reply:
-        job_id = value.decode()
+    for name, job_id in places.unique.items():
+        if _read_mark(places.marks.get(job_id, b""))[0] == Stored.LIVE:
+            continue
         record = yield command("HGET", queue.jobs, job_id, key=queue.jobs, decode=lambda reply: reply)
-        if record is None or record[2] != Stored.LIVE:
-            text = f"unique key {name.decode()!r} is held by job {job_id}, which is not live"
+        held_by = yield command("HGET", queue.unique, name, key=queue.unique, decode=lambda reply: reply)
+        if held_by == job_id.encode() and (record is None or record[2] != Stored.LIVE):
+            text = f"unique key {name!r} is held by job {job_id}, which is not live"
             wrong.append(Violation(queue.name, "unique", text, job_id))
     return wrong
 
 
-def _check_held_sets(queue: QueueKeys) -> Steps[list[Violation]]:
-    """No set of held jobs without a session: no sweep would look there."""
+def _orphans(queue: QueueKeys) -> Steps[list[str]]:
+    """Sessions that have ended and still hold jobs: no sweep would look there."""
     prefix = queue.held("")
     pattern = prefix.replace(b"[", b"\\[") + b"*"
     found: set[str] = set()
@@ -230,28 +429,74 @@ def _check_held_sets(queue: QueueKeys) -> Steps[list[Violation]]:
         found.update(key[len(prefix) :].decode() for key in keys)
         if int(cursor) == 0:
             break
-    orphans = found.difference((yield from _sessions(queue)))
-    wrong: list[Violation] = []
-    for session in sorted(orphans):
+    orphans: list[str] = []
+    for session in sorted(found.difference((yield from _sessions(queue)))):
         held = queue.held(session)
         if (yield command("EXISTS", held, key=held, decode=bool)) and session not in (yield from _sessions(queue)):
-            wrong.append(
-                Violation(
-                    queue.name,
-                    "session",
-                    f"session {session} has ended, but still holds jobs",
-                )
-            )
+            orphans.append(session)
+    return orphans
+
+
+def _check_sessions(queue: QueueKeys, counts: QueueCounts) -> Steps[list[Violation]]:
+    orphans = yield from _orphans(queue)
+    wrong = [
+        Violation(queue.name, "session", f"session {name} has ended, but still holds jobs") for name in sorted(orphans)
+    ]
+    if counts.last_lease_end_ms - counts.server_ms > DAY_MS:
+        text = "a session's lease lasts for more than a day: were its worker gone, nobody would take its jobs over"
+        wrong.append(Violation(queue.name, "session", text))
     return wrong
 
 
-def _check_counters(counts: QueueCounts) -> list[Violation]:
-    """enqueued + requeued = ended + live + deleted while live; `deleted` counts ended ones too, so it is a bound."""
+def _check_meta(queue: QueueKeys, *, is_held: bool) -> Steps[list[Violation]]:
+    has_jobs = yield command("EXISTS", queue.jobs, key=queue.jobs, decode=bool)
+    # Read after the jobs: both are there before the first job, and before the first claim.
+    layout, fence = yield command("HMGET", queue.meta, "layout", "fence", key=queue.meta, decode=list)
+    wrong: list[Violation] = []
+    if layout is None and has_jobs:
+        wrong.append(Violation(queue.name, "meta", "the queue has jobs, but does not say which layout it has"))
+    if (fence is None and is_held) or (fence is not None and not fence.isdigit()):
+        wrong.append(Violation(queue.name, "meta", "the last fence is not known: fences may repeat"))
+    return wrong
+
+
+def _missing(counts: QueueCounts) -> int:
+    """How many jobs the totals do not account for."""
     total = counts.totals.get
     came = total("enqueued", 0) + total("requeued", 0)
-    ended = sum(total(name, 0) for name in ("succeeded", "failed", "cancelled", "expired"))
-    missing = came - ended - counts.live
-    if 0 <= missing <= total("deleted", 0):
+    went = sum(total(name, 0) for name in ("succeeded", "failed", "cancelled", "expired", "deleted", "mended"))
+    return came - went - counts.live
+
+
+def _check_counters(counts: QueueCounts) -> list[Violation]:
+    """Enqueued + requeued = ended + deleted while live + live, and what an earlier repair could not account for."""
+    missing = _missing(counts)
+    if not missing:
         return []
-    text = f"the totals do not add up: {came} came, {ended} ended, {counts.live} are live, {total('deleted', 0)} were deleted"
+    text = (
+        f"the totals do not add up: {abs(missing)} more jobs {'came' if missing > 0 else 'ended or live'} than they say"
+    )
     return [Violation(counts.name, "counters", text)]
+
+
+# -- mending
+
+
+def _mend_queue(queue: QueueKeys) -> Steps[None]:
+    orphans = yield from _orphans(queue)
+    unique = yield from _scan_pairs("HSCAN", queue.unique)
+    for first in range(0, max(len(unique), 1), IDS_A_LOOK * 32):
+        some = list(unique.items())[first : first + IDS_A_LOOK * 32]
+        named: list[str] = orphans if first == 0 else []
+        pairs: list[Arg] = [word for pair in some for word in pair]
+        yield _call("admin_mend_queue", queue, (len(named), *named, *pairs))
+
+
+def _mend_jobs(queue: QueueKeys, ids: list[str]) -> Steps[int]:
+    """Put each of these jobs where it belongs; returns how many were wrong and are mended."""
+    mended = 0
+    for job_id, (seat, words) in (yield from _look(queue, ids)).items():
+        home = home_of(seat)
+        if faults(seat) and home is not None:
+            mended += yield _call("admin_mend", queue, (job_id, words, *home))
+    return mended

@@ -1,14 +1,13 @@
 #!lua flags=allow-oom
--- admin_scan: a slice of a queue's records: ids and state bytes. Changes nothing.
+-- admin_scan: a slice of a queue's records: ids, and of each the state and the priority. Changes nothing.
 -- keys: jobs
 -- ARGV[1] layout  [2] cursor
--- returns {next cursor, ids, states as one string}
+-- returns {next cursor, ids, marks of two characters}
 -- include: record
+-- include: ending
+-- include: seat
 local q = queue_at(1)
 local slice = redis.call('HSCAN', q.jobs, ARGV[2], 'COUNT', 500)
-local ids, states = {}, {}
-for i = 1, #slice[2], 2 do
-  ids[#ids + 1] = slice[2][i]
-  states[#states + 1] = string.char(string.byte(slice[2][i + 1], 3) or 0)
-end
-return {slice[1], ids, table.concat(states)}
+local ids, marks = {}, {}
+for i = 1, #slice[2], 2 do ids[#ids + 1], marks[#marks + 1] = slice[2][i], mark_of(slice[2][i + 1]) end
+return {slice[1], ids, marks}

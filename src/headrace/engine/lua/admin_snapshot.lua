@@ -1,0 +1,37 @@
+#!lua flags=allow-oom
+-- admin_snapshot: all of a small queue but the text of its records, at one instant. For `check` only. Changes nothing.
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta unique stats watched cancels progress lingering
+-- ARGV[1] layout  [2] most entries of each key  [3] most bytes of records
+-- returns false when it is larger, else {ids, marks, ready, suspects, priority with scores, delayed, done, dead,
+--   ids held by each session, crashes, cancels, watched, progress, lingering, unique}
+-- include: record
+-- include: ending
+-- include: seat
+local q = queue_at(1)
+local most, room = tonumber(ARGV[2]), tonumber(ARGV[3])
+local sizes = {
+  HLEN = {q.jobs, q.crashes, q.watched, q.progress, q.unique}, LLEN = {q.ready, q.suspects}, SCARD = {q.cancels, q.lingering},
+  ZCARD = {q.priority, q.delayed, q.sessions, q.done, q.dead},
+}
+for command, keys in pairs(sizes) do
+  for i = 1, #keys do
+    if redis.call(command, keys[i]) > most then return false end
+  end
+end
+local ids, marks = redis.call('HKEYS', q.jobs), {}
+for i = 1, #ids do
+  room = room - redis.call('HSTRLEN', q.jobs, ids[i])
+  if room < 0 then return false end
+end
+for i = 1, #ids do marks[i] = mark_of(redis.call('HGET', q.jobs, ids[i])) end
+local sessions, held = redis.call('ZRANGE', q.sessions, 0, -1), {}
+for i = 1, #sessions do
+  held[2 * i - 1], held[2 * i] = sessions[i], redis.call('SMEMBERS', base_of(q) .. 'held:' .. sessions[i])
+end
+local function all(key) return redis.call('ZRANGE', key, 0, -1) end
+return {
+  ids, marks, redis.call('LRANGE', q.ready, 0, -1), redis.call('LRANGE', q.suspects, 0, -1),
+  redis.call('ZRANGE', q.priority, 0, -1, 'WITHSCORES'), all(q.delayed), all(q.done), all(q.dead), held,
+  redis.call('HKEYS', q.crashes), redis.call('SMEMBERS', q.cancels), redis.call('HGETALL', q.watched),
+  redis.call('HKEYS', q.progress), redis.call('SMEMBERS', q.lingering), redis.call('HGETALL', q.unique),
+}
