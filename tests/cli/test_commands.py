@@ -192,6 +192,7 @@ def test_ping_and_check_pass_on_a_sound_server(run, app):
     }
 
 
+@pytest.mark.damages
 def test_check_fails_when_a_job_is_nowhere(run, app):
     """It names the job; exit code 1."""
     job = app.enqueue("t")
@@ -223,6 +224,7 @@ def test_check_repairs_what_it_found_when_it_may(run, app):
     assert app.client.run(ops.command("LRANGE", keys.ready, 0, -1, key=keys.ready, decode=list)) == [job.id.encode()]
 
 
+@pytest.mark.damages
 def test_check_names_a_queue_that_it_cannot_read(run, app):
     """A foreign key under our prefix: that queue is wrong, the others are looked at all the same."""
     app.enqueue("t")

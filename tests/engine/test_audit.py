@@ -132,6 +132,7 @@ def test_a_lost_priority_is_found_and_comes_back(kit: Kit) -> None:
     assert ["high", "higher", "first"] == ids_of(kit.claim("s", 3))
 
 
+@pytest.mark.damages
 def test_a_record_that_cannot_be_read_is_told_and_left(kit: Kit) -> None:
     """A repair that cannot know what is right changes nothing of it."""
     send(kit, "HSET", kit.queue.jobs, "second", b"not a record")
@@ -226,6 +227,7 @@ def test_where_a_job_belongs() -> None:
     assert [] == faults(seat())
 
 
+@pytest.mark.damages
 def test_a_job_that_moved_since_the_look_is_left_alone(kit: Kit) -> None:
     """The script that mends compares: here a worker takes the job in between."""
     send(kit, "RPUSH", kit.queue.ready, "second")

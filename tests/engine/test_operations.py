@@ -391,6 +391,7 @@ def test_what_has_ended_is_kept_no_longer_than_asked(kit: Kit) -> None:
     assert 1 == [kit.state(name) for name in "bc"].count("succeeded")
 
 
+@pytest.mark.damages
 def test_a_queue_written_by_a_newer_headrace_is_left_alone(kit: Kit) -> None:
     do(kit, "HSET", kit.queue.meta, "layout", "99")
     with pytest.raises(LayoutTooNew, match=r"layout 99.*upgrade"):
@@ -407,6 +408,7 @@ def test_a_record_of_a_newer_layout_waits_for_a_newer_worker(kit: Kit) -> None:
     assert "scheduled" == kit.state("new")
 
 
+@pytest.mark.damages
 def test_a_foreign_key_under_our_prefix_is_named_as_such(kit: Kit) -> None:
     do(kit, "SET", kit.queue.ready, "mine")
     with pytest.raises(ServerCorrupt, match="holds something else"):
