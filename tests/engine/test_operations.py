@@ -335,6 +335,31 @@ def test_a_suspect_that_is_cancelled_is_a_suspect_no_more(kit: Kit) -> None:
     assert 0 == do(kit, "HLEN", kit.queue.crashes)
 
 
+def test_a_job_that_was_stopped_keeps_the_first_reason(kit: Kit) -> None:
+    """Whoever claimed it next was stopped too, or died three times: its record can still be read."""
+    kit.add("a", "b")
+    for n in range(2):
+        for job_id in ("a", "b"):
+            kit.claim(kit.open(f"s{n}{job_id}"), 1)
+        for job_id in ("b", "a"):
+            ended = ops.release(
+                kit.queues,
+                f"s{n}{job_id}",
+                blamed=[job_id],
+                alone=True,
+                reason=f"stop {n}",
+                stopped=True,
+                split=kit.split,
+            )
+            kit.client.run(ended)
+    for n in range(3):
+        kit.claim(kit.open(f"t{n}"), 1)
+        kit.release(f"t{n}", "a")
+    found = {job_id: kit.look(job_id) for job_id in ("a", "b")}
+    told = {job_id: (str(look.state), decode(look.record).reason) for job_id, look in found.items() if look}
+    assert {"a": ("failed", "stop 0"), "b": ("queued", "stop 0")} == told
+
+
 def test_a_failed_job_can_be_retried_and_a_live_one_not(kit: Kit) -> None:
     kit.add("a")
     session = kit.open("s")

@@ -8,7 +8,10 @@ local function with_state(record, state)
   return string.sub(record, 1, 2) .. string.char(state) .. string.sub(record, 4)
 end
 
-local function with_reason(record, text) return string.sub(record, 1, -2) .. cmsgpack.pack(text) end
+-- A reason that is there stays: the record ends with nil (0xc0, which no UTF-8 text holds) only where there is none.
+local function with_reason(record, text)
+  return string.byte(record, -1) == 0xc0 and string.sub(record, 1, -2) .. cmsgpack.pack(text) or record
+end
 
 -- A live record (result, note and reason are nil) as a succeeded one with this result: a msgpack bin.
 local function with_result(record, result) return string.sub(with_state(record, 6), 1, -4) .. result .. '\192\192' end
