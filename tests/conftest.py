@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from soundness import violations_on
 
 os.environ.pop("HEADRACE_URL", None)
 os.environ.pop("HEADRACE_APP", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Run in the background, as by `make test &`: the programs under test must hear Ctrl-C all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

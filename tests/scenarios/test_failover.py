@@ -206,6 +206,7 @@ def test_nothing_confirmed_is_lost_by_failovers_under_load(lab: Lab, group: Sent
     go_on_through(lab, [(kind, partial(fail_over, group, kind)) for kind in kinds], group.wait_for_replica, workers)
 
 
+@pytest.mark.long
 def test_nothing_confirmed_is_lost_by_a_pause_of_the_primary(lab: Lab, group: Sentinels) -> None:
     """The short form: it is stopped for as long as it takes to be replaced, then wakes up and must hear of it."""
     go_on_through(
