@@ -88,7 +88,7 @@ class Job(Generic[R_co]):
     (Larger than most classes here, since each method that asks the server has its async twin.)
     """
 
-    __slots__ = ("_idle_waiters", "_look", "_record", "_runner", "_state", "_type", "id", "queue")
+    __slots__ = ("_look", "_record", "_runner", "_state", "_type", "id", "queue")
 
     def __init__(self, job_id: str, queue: str, runner: Runner, record: Record, state: State, result_type: Any) -> None:
         self.id = job_id
@@ -98,7 +98,6 @@ class Job(Generic[R_co]):
         self._state = state
         self._type = result_type
         self._look: ops.Look | None = None
-        self._idle_waiters: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task} {self._state}>"
@@ -240,7 +239,7 @@ class Job(Generic[R_co]):
             raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
         ends = None if timeout is None else time.monotonic() + timeout
         keys = self._keys
-        waiter = self._idle_waiters.pop() if self._idle_waiters else secrets.token_hex(8)
+        waiter = secrets.token_hex(8)  # a new one each time: a ring that came too late must reach nobody
         while True:
             data: bytes | None = yield ops.watch(keys, self.id, waiter), 0.0
             left = RING_WAIT_S if ends is None else min(RING_WAIT_S, ends - time.monotonic())
@@ -254,7 +253,6 @@ class Job(Generic[R_co]):
             if ends is not None and time.monotonic() >= ends:
                 yield ops.unwatch(keys, self.id, waiter), 0.0
                 raise ResultTimeout(f"job {self.id} ({self.task}) has not ended in {timeout:g} s; it goes on")
-        self._idle_waiters.append(waiter)
         if not data:
             raise JobNotFound(f"job {self.id} was deleted")
         self._learn(read_record(data))

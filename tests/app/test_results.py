@@ -35,6 +35,7 @@ from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
 from headrace.job import progress_bytes, read_record
 from headrace.middleware import arun_inside, as_middleware, run_inside
+from headrace.testing import FaultProxy
 
 Run = Callable[..., str]
 
@@ -98,6 +99,27 @@ def test_result_waits_for_the_end_without_polling(app: Headrace, run_one: Run) -
 
 def _tokens(reply: bytes | None) -> int:
     return 0 if reply is None else len(reply.split())
+
+
+def test_a_ring_that_came_too_late_is_not_taken_for_the_next_runs(url: str, app: Headrace, run_one: Run) -> None:
+    """The wait is cut off as the job ends; when it is run again, its new result is waited for, not the old one read."""
+    with FaultProxy(url) as link, Headrace(link.url) as far:
+
+        def ends_first(request: bytes) -> bool:
+            if b"BLPOP" in request:
+                run_one()
+                return True
+            return False
+
+        app.task(name="pay")(pay)
+        job = far.enqueue("pay", -3)
+        trap = link.lose_request(ends_first)
+        with pytest.raises(JobFailed):
+            job.result(timeout=10)
+        assert trap.hits == 1
+        assert job.retry()
+        with pytest.raises(ResultTimeout):
+            job.result(timeout=0.2)
 
 
 def test_a_timeout_leaves_the_job_and_no_trace(app: Headrace, run_one: Run) -> None:

@@ -522,12 +522,21 @@ def cancel(queue: QueueKeys, job_id: str) -> Steps[str]:
     Returns:
         "cancelled", "asked" (it runs: its worker is told), or "ended" (too late: nothing changed).
     """
-    return _with_holders("cancel", queue, job_id)
+    if (yield from _record(queue, job_id)).state != Stored.LIVE:
+        return "ended"
+    answer = yield from _with_holders("cancel", queue, job_id)
+    if answer == "ended" and (yield from _record(queue, job_id)).state == Stored.CANCELLED:
+        return "cancelled"  # since we looked: by this very call, if its reply was lost and it was sent again
+    return answer
 
 
 def delete(queue: QueueKeys, job_id: str) -> Steps[str]:
     """Remove a job wherever it is: "deleted", or "running" (refused). Reads the whole ready list when it waits there."""
-    return _with_holders("delete", queue, job_id)
+    yield from _record(queue, job_id)
+    try:
+        return (yield from _with_holders("delete", queue, job_id))
+    except JobNotFound:
+        return "deleted"  # since we looked, as above
 
 
 def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
@@ -537,17 +546,31 @@ def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
         "queued", or "live" (it has not ended: nothing changed).
     """
     found = script("requeue")
-    for _ in range(20):
-        old: bytes | None = yield command("HGET", queue.jobs, job_id, key=queue.jobs, decode=_same)
-        if old is None:
-            raise JobNotFound(f"no job {job_id} in queue {queue.name!r}: it never was, or is no longer kept")
-        record = decode(old)
-        if record.state == Stored.LIVE:
-            return "live"
-        new = encode(revived(record))
-        if (yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new], bool)):
-            return "queued"
-    raise ServerBusy(f"job {job_id} changes too fast; try again")
+    old = yield from _stored(queue, job_id)
+    record = decode(old)
+    if record.state == Stored.LIVE:
+        return "live"
+    new = encode(revived(record))
+    if not (yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new], bool)):
+        # Put back since we looked, as above. It may have run and ended since, and must not run once more for that.
+        yield from _stored(queue, job_id)
+    return "queued"
+
+
+def _stored(queue: QueueKeys, job_id: str) -> Steps[bytes]:
+    """A job's record as it is kept.
+
+    Raises:
+        JobNotFound
+    """
+    found: bytes | None = yield command("HGET", queue.jobs, job_id, key=queue.jobs, decode=_same)
+    if found is None:
+        raise JobNotFound(f"no job {job_id} in queue {queue.name!r}: it never was, or is no longer kept")
+    return found
+
+
+def _record(queue: QueueKeys, job_id: str) -> Steps[Record]:
+    return decode((yield from _stored(queue, job_id)))
 
 
 def revived(record: Record) -> Record:
