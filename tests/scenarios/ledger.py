@@ -81,6 +81,17 @@ def eats(number: int, megabytes: int) -> int:
 
 
 @app.task
+async def ais_called() -> str:
+    await asyncio.sleep(0)
+    return current_job().id
+
+
+@app.task
+def is_called() -> str:
+    return current_job().id
+
+
+@app.task
 async def awork(number: int, seconds: float = 0.0) -> int:
     write("start", number, current_job().attempt, os.getpid())
     await asyncio.sleep(seconds)

@@ -160,6 +160,14 @@ def test_a_job_that_holds_the_gil_over_its_timeout_is_killed(lab: Lab, pool: tup
     assert 2 == lab.app.enqueue("ledger.work", 2).result(timeout=10)
 
 
+@pytest.mark.parametrize("task", ["is_called", "ais_called"])
+def test_each_job_is_the_current_one_in_its_own_code(lab: Lab, pool: tuple[str, ...], task: str) -> None:
+    """Also when an earlier job ran on the same loop, or in the same thread."""
+    lab.start(*pool)
+    jobs = [lab.app.enqueue(f"ledger.{task}") for _ in range(12)]
+    assert [job.id for job in jobs] == [job.result(timeout=10) for job in jobs]
+
+
 def test_a_running_job_is_cancelled(lab: Lab, pool: tuple[str, ...]) -> None:
     lab.start(*pool)
     job = lab.app.enqueue("ledger.reports", 1)

@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import threading
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any
 
 from headrace.errors import JobCancelled, JobTimeout
@@ -97,7 +98,7 @@ class MainThreadWindow:
     def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
         """Run an `async def` task to its end on the child's own loop."""
         try:
-            return runner.run(self._main(run))
+            return runner.run(self._main(run), context=copy_context())  # the runner keeps that of its first job
         except Quit as quit_:
             raise quit_.error from None
         finally:
@@ -179,7 +180,7 @@ class ThreadWindow:
     def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
         """Run an `async def` task on this thread's own loop."""
         try:
-            return runner.run(self._main(run))
+            return runner.run(self._main(run), context=copy_context())  # the runner keeps that of its first job
         except Quit as quit_:
             raise quit_.error from None
 
