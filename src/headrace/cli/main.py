@@ -34,6 +34,7 @@ COMMANDS = {
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
     "ping": ("ping", "Does the server answer?"),
     "check": ("check", "Check the server's settings and every queue's data."),
+    "torture": ("torture", "Make every fault there is, and judge what became of the jobs."),
 }
 
 EXAMPLES = """\b
