@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full bench docs format clean
+.PHONY: help demo test check full torture bench docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: $(READY) ## lint, types and layers
 
 full: $(READY) check ## everything, the long proofs too
 	$(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 1200
+
+torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11
+	$(BIN)/headrace torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY) ## measure the budgets, print the table, write benchmarks/results/
 	$(BIN)/python benchmarks/run.py
