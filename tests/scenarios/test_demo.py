@@ -148,6 +148,7 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
     note: Path = tmp_path / ".headrace" / "dev.json"
     with start("dev", "app.py", "--port", "0", temporary=tmp_path) as process:
         read_until(process, r"valkey +127\.0\.0\.1:\d+ +embedded, data in \.headrace/")
+        read_until(process, r"tasks: app\.resize$")
         until(note.exists)
         family = psutil.Process(process.pid).children(recursive=True)
         assert run_program() == "cat.png@400\n"

@@ -120,6 +120,8 @@ class Supervisor:
         except ServerError as error:
             return self._refuse(MISCONFIGURED, str(error))
         self._crew.say(self._start_line(hello, queues, info))
+        if self._config.reload:
+            self._crew.say(f"tasks: {', '.join(hello.tasks) or 'none yet'}")
         if hello.async_tasks and self._config.pool == "prefork":
             count = len(hello.async_tasks)
             self._crew.say(f"{count} async task(s) run one at a time here; --pool asyncio runs them side by side")
