@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -38,8 +38,12 @@ from headrace.errors import (
 
 R_co = TypeVar("R_co", covariant=True)
 
-# One blocking command waits this long at most; then the job is looked at again, in case its ring was lost.
-RING_WAIT_S = 15.0
+# One blocking command waits this long at most; then the job is looked at again: a server that lost its newest data has
+# forgotten who waits. Shorter would be polling, since each costs two round trips and a connection.
+RING_WAIT_S = 5.0
+
+Waiting = Generator[tuple[Call[Any], float], Any, "bytes | None"]
+"""What to send, and whether it blocks (for how many seconds), until a job's record is an ended one."""
 
 
 class Runner(Protocol):
@@ -201,61 +205,16 @@ class Job(Generic[R_co]):
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait for the job's end, at most `timeout` seconds; raises ResultTimeout or JobNotFound."""
-        steps = self._waiting(timeout)
-        client = self._runner.client
-        try:
-            call, block_s = next(steps)
-            while True:
-                try:
-                    reply = client.block(call, block_s) if block_s else client.run(call)
-                except (ServerUnreachable, ServerBusy) as error:
-                    call, block_s = steps.throw(error)
-                else:
-                    call, block_s = steps.send(reply)
-        except StopIteration:
-            return self._state
+        if not self._state.is_ended:
+            self._ended(wait_through(self._runner.client, until_ended(self._keys, self.id, timeout)), timeout)
+        return self._state
 
     async def await_(self, timeout: float | None = None) -> State:
         """As `wait` (`await` is a keyword)."""
-        steps = self._waiting(timeout)
-        client = self._runner.aclient
-        try:
-            call, block_s = next(steps)
-            while True:
-                try:
-                    reply = await (client.block(call, block_s) if block_s else client.run(call))
-                except (ServerUnreachable, ServerBusy) as error:
-                    call, block_s = steps.throw(error)
-                else:
-                    call, block_s = steps.send(reply)
-        except StopIteration:
-            return self._state
-
-    def _waiting(self, timeout: float | None) -> Generator[tuple[Call[Any], float], Any, None]:
-        """What to send, and whether it blocks (for how long), until the job's record is an ended one."""
-        if self._state.is_ended:
-            return
-        if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
-            raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
-        ends = None if timeout is None else time.monotonic() + timeout
-        keys = self._keys
-        waiter = secrets.token_hex(8)  # a new one each time: a ring that came too late must reach nobody
-        while True:
-            data: bytes | None = yield ops.watch(keys, self.id, waiter), 0.0
-            left = RING_WAIT_S if ends is None else min(RING_WAIT_S, ends - time.monotonic())
-            if data is None and left > 0:
-                try:
-                    data = yield ops.wait_ring(keys, waiter, max(left, 0.001)), left
-                except (ServerUnreachable, ServerBusy):
-                    continue  # watch tries again for as long as a producer's call may
-            if data is not None:
-                break
-            if ends is not None and time.monotonic() >= ends:
-                yield ops.unwatch(keys, self.id, waiter), 0.0
-                raise ResultTimeout(f"job {self.id} ({self.task}) has not ended in {timeout:g} s; it goes on")
-        if not data:
-            raise JobNotFound(f"job {self.id} was deleted")
-        self._learn(read_record(data))
+        if not self._state.is_ended:
+            steps = until_ended(self._keys, self.id, timeout)
+            self._ended(await await_through(self._runner.aclient, steps), timeout)
+        return self._state
 
     def _outcome(self) -> R_co:
         record = self._record
@@ -310,6 +269,14 @@ class Job(Generic[R_co]):
             raise JobNotFound(f"no job {self.id} in queue {self.queue!r}: it was deleted, or is no longer kept")
         self._look, self._record, self._state = look, read_record(look.record), look.state
 
+    def _ended(self, data: bytes | None, timeout: float | None) -> None:
+        """What `until_ended` gave."""
+        if data is None:
+            raise ResultTimeout(f"job {self.id} ({self.task}) has not ended in {timeout:g} s; it goes on")
+        if not data:
+            raise JobNotFound(f"job {self.id} was deleted")
+        self._learn(read_record(data))
+
     def _cancelled(self, answer: str) -> bool:
         return answer != "ended"
 
@@ -321,6 +288,61 @@ class Job(Generic[R_co]):
     def _deleted(self, answer: str) -> None:
         if answer == "running":
             raise JobError(f"job {self.id} runs: cancel it first")
+
+
+def until_ended(keys: QueueKeys, job_id: str, timeout: float | None) -> Waiting:
+    """Wait for a job's end, at most `timeout` seconds: its ended record, b"" when it was deleted, None when time is up.
+
+    Raises:
+        JobNotFound: it is no longer there.
+    """
+    if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
+        raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
+    ends = None if timeout is None else time.monotonic() + timeout
+    waiter = secrets.token_hex(8)  # a new one each time: a ring that came too late must reach nobody
+    while True:
+        data: bytes | None = yield ops.watch(keys, job_id, waiter), 0.0
+        left = RING_WAIT_S if ends is None else min(RING_WAIT_S, ends - time.monotonic())
+        if data is None and left > 0:
+            try:
+                data = yield ops.wait_ring(keys, waiter, max(left, 0.001)), left
+            except (ServerUnreachable, ServerBusy):
+                continue  # watch tries again for as long as a producer's call may
+        if data is not None:
+            return data
+        if ends is not None and time.monotonic() >= ends:
+            last: bytes | None = yield ops.unwatch(keys, job_id, waiter), 0.0
+            return last
+
+
+def wait_through(client: SyncClient, steps: Waiting) -> bytes | None:
+    """Send what `until_ended` asks for, to its result."""
+    try:
+        call, block_s = next(steps)
+        while True:
+            try:
+                reply = client.block(call, block_s) if block_s else client.run(call)
+            except (ServerUnreachable, ServerBusy) as error:
+                call, block_s = steps.throw(error)
+            else:
+                call, block_s = steps.send(reply)
+    except StopIteration as stop:
+        return cast("bytes | None", stop.value)
+
+
+async def await_through(client: AsyncClient, steps: Waiting) -> bytes | None:
+    """As `wait_through`."""
+    try:
+        call, block_s = next(steps)
+        while True:
+            try:
+                reply = await (client.block(call, block_s) if block_s else client.run(call))
+            except (ServerUnreachable, ServerBusy) as error:
+                call, block_s = steps.throw(error)
+            else:
+                call, block_s = steps.send(reply)
+    except StopIteration as stop:
+        return cast("bytes | None", stop.value)
 
 
 def read_record(data: bytes) -> Record:

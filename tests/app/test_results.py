@@ -101,6 +101,45 @@ def _tokens(reply: bytes | None) -> int:
     return 0 if reply is None else len(reply.split())
 
 
+def test_waiters_whom_the_server_forgot_are_told_all_the_same(app: Headrace, run_one: Run) -> None:
+    """A server that lost its newest data knows neither who waits, nor perhaps the job: the waiters look again soon."""
+    job, gone = app.task(name="pay")(pay).enqueue(7), app.enqueue("pay", 8)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(asyncio.to_thread(job.result, 12))
+        missing = asyncio.create_task((await app.ajob(gone.id)).aresult(12))
+        await asyncio.to_thread(_forget_waiters, app, job.id, gone.id)
+        gone.delete()
+        await asyncio.to_thread(run_one)
+        assert await waiting == Receipt(7)
+        with pytest.raises(JobNotFound):
+            await missing
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_ends_untold_looks_once_more(app: Headrace, run_one: Run) -> None:
+    """It never says that a job goes on which has ended."""
+    job = app.task(name="pay")(pay).enqueue(7)
+    found: list[Receipt] = []
+    waiter = threading.Thread(target=lambda: found.append(job.result(timeout=1)))
+    waiter.start()
+    _forget_waiters(app, job.id)
+    run_one()
+    waiter.join(20)
+    assert found == [Receipt(7)]
+
+
+def _forget_waiters(app: Headrace, *ids: str) -> None:
+    """Once each of these jobs has one."""
+    watched = queue_keys("default", app.prefix).watched
+    for job_id in ids:
+        while not app.client.run(command("HGET", watched, job_id, key=watched, decode=_tokens)):
+            pass
+    app.client.run(command("DEL", watched, key=watched, decode=int))
+
+
 def test_a_ring_that_came_too_late_is_not_taken_for_the_next_runs(url: str, app: Headrace, run_one: Run) -> None:
     """The wait is cut off as the job ends; when it is run again, its new result is waited for, not the old one read."""
     with FaultProxy(url) as link, Headrace(link.url) as far:

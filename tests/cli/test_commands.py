@@ -9,7 +9,9 @@ import pytest
 from cli_kit import documents, lines
 from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine import ops
+from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
+from headrace.testing import FaultProxy
 
 
 def fail_jobs(app, queue, *messages):
@@ -146,6 +148,25 @@ def test_wait_is_told_when_the_job_ends(run, app):
     ender.start()
     assert run("job", "wait", job.id, "--timeout", "20s").stdout == "done\n"
     ender.join()
+
+
+def test_wait_goes_on_when_its_connection_was_lost(run, app, url):
+    """As job.result() does."""
+    watched = queue_keys("default").watched
+    with FaultProxy(url) as link:
+
+        def reset_and_end():
+            while not app.client.run(command("EXISTS", watched, key=watched, decode=int)) or link.connections < 2:
+                pass
+            link.reset_all()
+            succeed_job(app, "default", "done")
+
+        job = app.enqueue("t")
+        ender = threading.Thread(target=reset_and_end)
+        ender.start()
+        done = run("--url", link.url, "job", "wait", job.id, "--timeout", "20s")
+        ender.join()
+    assert done.stdout == "done\n", done.stderr
 
 
 def test_failures_are_grouped_and_a_group_is_retried_or_purged(run, app):

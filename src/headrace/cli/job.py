@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -34,6 +33,7 @@ from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.ops import Look
 from headrace.errors import JobNotFound
+from headrace.job import until_ended, wait_through
 
 COLUMNS = ("id", "queue", "task", "state", "attempt", "created_at", "error")
 STATES = {**{state.value: state for state in State}, "dead": State.FAILED}
@@ -372,21 +372,10 @@ def wait(job_id: str, queue: str | None, timeout: float | None) -> int:
 
 def wait_for(client: SyncClient, keys: QueueKeys, job_id: str, timeout_s: float | None) -> int:
     """Wait for a job's end and print its result (stdout) or what became of it (stderr)."""
-    waiter = secrets.token_hex(8)
-    ends = None if timeout_s is None else time.monotonic() + timeout_s
-    found = client.run(ops.watch(keys, job_id, waiter))
-    while found is None:
-        left = 30.0 if ends is None else min(30.0, ends - time.monotonic())
-        if left <= 0:
-            client.run(ops.unwatch(keys, job_id, waiter))
-            talk(
-                f"job {job_id} has not ended in {timeout_s:g} s; it goes on",
-                is_error=True,
-            )
-            return TIMED_OUT
-        found = client.block(ops.wait_ring(keys, waiter, left), left)
-        if found is None:
-            found = client.run(ops.watch(keys, job_id, waiter))
+    found = wait_through(client, until_ended(keys, job_id, timeout_s))
+    if found is None:
+        talk(f"job {job_id} has not ended in {timeout_s:g} s; it goes on", is_error=True)
+        return TIMED_OUT
     if not found:
         not_found(f"job {job_id} was deleted")
     return _print_end(job_id, decode(found))

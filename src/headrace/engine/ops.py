@@ -467,10 +467,10 @@ def watch(queue: QueueKeys, job_id: str, waiter: str) -> Call[bytes | None]:
     return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, waiter], _same)
 
 
-def unwatch(queue: QueueKeys, job_id: str, waiter: str) -> Call[None]:
-    """This waiter has given up."""
+def unwatch(queue: QueueKeys, job_id: str, waiter: str) -> Call[bytes | None]:
+    """This waiter has given up; the ended record all the same, if the job has ended."""
     found = script("unwatch")
-    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, waiter], _nothing)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, waiter], _same)
 
 
 def wait_ring(queue: QueueKeys, waiter: str, timeout_s: float) -> Call[bytes | None]:
