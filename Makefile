@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full torture bench docs format clean
+.PHONY: help demo test check full mutants torture bench docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ full: $(READY) check ## everything, the long proofs too
 
 torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11
 	$(BIN)/headrace torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
+	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants
 
 bench: $(READY) ## measure the budgets, print the table, write benchmarks/results/
 	$(BIN)/python benchmarks/run.py

@@ -14,7 +14,7 @@ import redis
 from engine_kit import record_bytes
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from queue_model import LIVE, Model, Outcome
+from queue_model import DAY_MS, LIVE, Model, Outcome
 
 from faketime import ServerClock
 from headrace.core.record import Record, Stored, decode, encode
@@ -30,6 +30,7 @@ WAITERS = st.sampled_from(["w1", "w2"])
 PRIORITIES = st.sampled_from([0, 0, 0, 7, 100, -7, -100])
 # No sum of steps of the clock comes nearer than 100 s to a sum of these, so that real time does not count.
 LEASE_MS, DELAY_MS, KEEP_MS, EXPIRY_MS = 1_000_000, 5_000_000, 3_600_000, 3_600_000
+DELAYS = st.sampled_from([0, 0, 0, DELAY_MS])
 STEPS_S = st.sampled_from([700, 700, 90_000])
 NEAR_MS = 60_000
 REASON = "killed by SIGKILL"
@@ -54,10 +55,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.mine: dict[str, dict[str, ops.Claim]] = {}
         self.fence = 0
         self.sent: list[ops.NewJob] = []
+        self.sent_at_ms = 0
         self.turn = 0
 
     def teardown(self) -> None:
         try:
+            self.a_check_finds_nothing()
             self.drain()
         finally:
             for client in self.clients:
@@ -71,18 +74,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- producers
 
-    @initialize()
-    def begin(self) -> None:
-        """Sessions that hold something: without them most steps would meet nothing."""
+    @initialize(data=st.data(), priorities=st.lists(PRIORITIES, min_size=4, max_size=4))
+    def begin(self, data: st.DataObject, priorities: list[int]) -> None:
+        """Sessions, one of them with jobs: without them most steps would meet nothing."""
         for session in ("s1", "s2", "s3"):
             self.open(session)
-        for job_id in ("a", "b", "c", "d"):
-            self.enqueue(job_id, 0, 0, False, False)
+        for job_id, priority in zip("abcd", priorities, strict=True):
+            self.enqueue(job_id, data.draw(DELAYS), priority, data.draw(st.booleans()), False)
         self.claim("s1", 2, True)
 
     @rule(
         job_id=IDS,
-        delay=st.sampled_from([0, 0, DELAY_MS]),
+        delay=DELAYS,
         priority=PRIORITIES,
         front=st.booleans(),
         expires=st.booleans(),
@@ -100,6 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert is_new
             self.sent.append(job)
+            self.sent_at_ms = self._server_ms()
 
     @rule(data=st.data())
     def send_an_old_call_again(self, data: st.DataObject) -> None:
@@ -166,6 +170,15 @@ class QueueMachine(RuleBasedStateMachine):
         claims = [mine.get(claim.id, claim) for claim in drawn]
         kinds = [data.draw(st.sampled_from(list(ops.Kind))) for _ in claims]
         delays = [data.draw(st.sampled_from([0, DELAY_MS])) for _ in claims]
+        is_done = self.settle_claims(session, claims, kinds, delays, want, reply_is_lost=reply_is_lost)
+        if is_done and reply_is_lost:
+            self.adopt(session, data.draw(SESSIONS.filter(lambda other: other != session)))
+
+    def settle_claims(
+        self, session: str, claims: list[ops.Claim], kinds: list[ops.Kind], delays: list[int], want: int,
+        *, reply_is_lost: bool = False,
+    ) -> bool:  # fmt: skip
+        """False: the session is gone."""
         outcomes = [
             self.settlement(claim, kind, delay) for claim, kind, delay in zip(claims, kinds, delays, strict=True)
         ]
@@ -173,33 +186,42 @@ class QueueMachine(RuleBasedStateMachine):
             settled = self.run(ops.settle([QUEUE], session, outcomes, want=want, split=False))
         except SessionGone:
             assert session not in self.model.leases
-            return
+            return False
         assert session in self.model.leases, "a session that is gone could settle"
         told = [Outcome(item.id, item.kind, item.delay_ms or item.keep_ms, item.is_suspect) for item in outcomes]
         assert sorted(self.model.settle(session, told)) == sorted(settled.lost)
         for outcome in outcomes:
             self.mine[session].pop(outcome.id, None)
-        if reply_is_lost:
-            self.model.claim(session, want, True) if want else None
-            self.adopt(session, data.draw(SESSIONS.filter(lambda other: other != session)))
+        if want and reply_is_lost:
+            self.model.claim(session, want, True)
         elif want:
             self.expect_claims(session, settled.claimed, want, True)
+        return True
 
     def settlement(self, claim: ops.Claim, kind: ops.Kind, delay_ms: int) -> ops.Settlement:
         record = decode(claim.record)
         charged = kind not in (ops.Kind.PARK, ops.Kind.RELEASE)
         state = int(STATES.get(kind, Stored.SUCCEEDED if kind is ops.Kind.DROPPED else Stored.LIVE))
         new = msgspec.structs.replace(record, state=state, attempt=record.attempt + charged, reason=None)
-        data = (
-            {ops.Kind.RELEASE: b"", ops.Kind.DROPPED: b"\xc4\x01\x05"}.get(kind)
-            if delay_ms and record.reason is None
-            else None
-        )
+        data = encode(new)
+        if kind is ops.Kind.RELEASE:
+            data = b""
+        elif kind is ops.Kind.DROPPED and delay_ms and record.reason is None:
+            data = b"\xc4\x01\x05"  # the result alone, as workers send it
         return ops.Settlement(
-            claim.queue, claim.id, kind, encode(new) if data is None else data,
+            claim.queue, claim.id, kind, data,
             delay_ms=delay_ms if kind in (ops.Kind.RETRY, ops.Kind.PARK) else 0,
             keep_ms=KEEP_MS if kind in STATES else 0, is_suspect=claim.is_suspect,
         )  # fmt: skip
+
+    @rule(kind=st.sampled_from(list(ops.Kind)), data=st.data())
+    def end_what_is_held(self, kind: ops.Kind, data: st.DataObject) -> None:
+        """The usual way: a session settles a batch that it holds, all of one kind, and claims the next."""
+        held = sorted(session for session, claims in self.mine.items() if claims)
+        if held:
+            session = data.draw(st.sampled_from(held))
+            claims = list(self.mine[session].values())
+            self.settle_claims(session, claims, [kind] * len(claims), [0] * len(claims), 2)
 
     @rule(session=SESSIONS, data=st.data())
     def give_back(self, session: str, data: st.DataObject) -> None:
@@ -215,23 +237,26 @@ class QueueMachine(RuleBasedStateMachine):
         for job_id in given:
             self.mine[session].pop(job_id, None)
 
-    @rule(session=SESSIONS, blamed=IDS, alone=st.booleans(), stopped=st.sampled_from([False, False, True]))
-    def release(self, session: str, blamed: str, alone: bool, stopped: bool) -> None:
+    @rule(
+        session=SESSIONS, blamed=st.lists(IDS, max_size=4, unique=True), alone=st.booleans(),
+        stopped=st.sampled_from([False, False, False, True]),
+    )  # fmt: skip
+    def release(self, session: str, blamed: list[str], alone: bool, stopped: bool) -> None:
         self.blame(session, blamed, alone=alone, stopped=stopped)
 
     @precondition(lambda self: bool(self.model.suspects) and not self.model.is_paused)
     @rule()
     def die_of_a_suspect(self) -> None:
         """A worker that took a suspect, alone, is gone: without it hardly any job dies of its crashes."""
-        self.release("s1", "a", False, False)
+        self.release("s1", [], False, False)
         self.open("s1")
         self.claim("s1", 1, True)
         for job_id in list(self.mine["s1"]):
-            self.blame("s1", job_id, alone=True, stopped=False)
+            self.blame("s1", [job_id], alone=True, stopped=False)
 
-    def blame(self, session: str, blamed: str, *, alone: bool, stopped: bool) -> None:
+    def blame(self, session: str, blamed: list[str], *, alone: bool, stopped: bool) -> None:
         released = self.run(
-            ops.release([QUEUE], session, blamed=[blamed], alone=alone, reason=REASON, stopped=stopped, split=False)
+            ops.release([QUEUE], session, blamed=blamed, alone=alone, reason=REASON, stopped=stopped, split=False)
         )
         expected = self.model.release(session, blamed, alone=alone, stopped=stopped, reason=REASON)
         assert expected == (released.suspects, released.returned, released.failed)
@@ -264,7 +289,9 @@ class QueueMachine(RuleBasedStateMachine):
         )  # fmt: skip
         for session in swept:
             self.mine.pop(session, None)
-        self.sent = self.sent if self.raw.hexists(QUEUE.producers, "producer") else []
+        if not self.raw.hexists(QUEUE.producers, "producer"):
+            assert self.model.now_ms - self.sent_at_ms > DAY_MS - NEAR_MS, "a producer was forgotten within a day"
+            self.sent.clear()
 
     @rule(seconds=STEPS_S)
     def time_passes(self, seconds: int) -> None:
@@ -282,17 +309,17 @@ class QueueMachine(RuleBasedStateMachine):
                     place[name] -= ms
         self.model.now_ms = self._server_ms()
 
-    @rule()
-    def scripts_are_flushed(self) -> None:
-        self.raw.script_flush()
-
-    @rule()
-    def connections_are_dropped(self) -> None:
-        self.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    @rule(what=st.sampled_from(["scripts are flushed", "connections are dropped", "paused", "resumed", "resumed"]))
+    def disturb(self, what: str) -> None:
+        if what == "scripts are flushed":
+            self.raw.script_flush()
+        elif what == "connections are dropped":
+            self.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        else:
+            self.pause_or_resume(what == "paused")
 
     # -- operators and users
 
-    @rule(pause=st.booleans())
     def pause_or_resume(self, pause: bool) -> None:
         was = self.model.is_paused
         changed = self.run(admin.pause(QUEUE, "deploy") if pause else admin.resume(QUEUE))
@@ -300,19 +327,40 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.is_paused = pause
         self.model.must_ring = self.model.must_ring or not pause
 
-    @rule(job_id=IDS)
+    @rule(job_id=IDS, verb=st.sampled_from(["cancel", "cancel", "retry", "retry", "delete", "purge"]))
+    def operate(self, job_id: str, verb: str) -> None:
+        if verb == "purge":
+            self.purge("delayed" if job_id in self.model.delayed else "priority", [job_id])
+        else:
+            getattr(self, verb)(job_id)
+
+    @rule(job_id=IDS, verb=st.sampled_from(["retry", "delete", "forget", "forget and enqueue", "purge the queue"]))
+    def cancel_and(self, job_id: str, verb: str) -> None:
+        """What follows on a cancel meets the entry that may linger."""
+        self.cancel(job_id)
+        holder = self.model.holder_of(job_id)
+        if holder and verb in ("delete", "forget"):
+            self.run(ops.give_back([QUEUE], holder, [("default", job_id)], split=False))
+            self.model.give_back(holder, [job_id])
+            self.mine[holder].pop(job_id, None)
+        if verb == "purge the queue":
+            self.purge("ready", ["one", "two"])
+        elif verb.startswith("forget"):
+            self.purge("done", [job_id])
+            if verb != "forget":
+                self.enqueue(job_id, 0, 0, False, False)
+        else:
+            getattr(self, verb)(job_id)
+
     def cancel(self, job_id: str) -> None:
         assert self.model.cancel(job_id) == self.answer(ops.cancel(QUEUE, job_id))
 
-    @rule(job_id=IDS)
     def retry(self, job_id: str) -> None:
         assert self.model.retry(job_id) == self.answer(ops.retry(QUEUE, job_id))
 
-    @rule(job_id=IDS)
     def delete(self, job_id: str) -> None:
         assert self.model.delete(job_id) == self.answer(ops.delete(QUEUE, job_id))
 
-    @rule(place=st.sampled_from(["ready", "priority", "delayed", "done"]), ids=st.lists(IDS, max_size=2, unique=True))
     def purge(self, place: str, ids: list[str]) -> None:
         if place == "ready":
             gone = self.run(admin._purge(QUEUE, place, len(ids), ()))[1] if ids else 0
@@ -320,11 +368,18 @@ class QueueMachine(RuleBasedStateMachine):
             gone = self.run(admin.purge_jobs(QUEUE, place, ids))
         assert self.model.purge(place, ids) == gone
 
-    @rule(job_id=IDS)
+    @rule(job_id=IDS, waiter=WAITERS, verb=st.sampled_from(["progress", "watch", "watch", "unwatch"]))
+    def follow(self, job_id: str, waiter: str, verb: str) -> None:
+        if verb == "progress":
+            self.tell_progress(job_id)
+        elif verb == "watch":
+            self.watch(job_id, waiter)
+        else:
+            self.stop_watching(job_id, waiter)
+
     def tell_progress(self, job_id: str) -> None:
         assert self.model.note_progress(job_id) == self.run(ops.set_progress(QUEUE, job_id, b"\x90"))
 
-    @rule(job_id=IDS, waiter=WAITERS)
     def watch(self, job_id: str, waiter: str) -> None:
         try:
             record = self.run(ops.watch(QUEUE, job_id, waiter))
@@ -333,7 +388,6 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert self.model.watch(job_id, waiter) == ("watching" if record is None else "ended")
 
-    @rule(job_id=IDS, waiter=WAITERS)
     def stop_watching(self, job_id: str, waiter: str) -> None:
         self.run(ops.unwatch(QUEUE, job_id, waiter))
         self.model.unwatch(job_id, waiter)
@@ -411,7 +465,7 @@ class QueueMachine(RuleBasedStateMachine):
                 tokens.setdefault(job_id, set()).add(token)
         return tokens
 
-    @invariant()
+    @rule()
     def a_check_finds_nothing(self) -> None:
         assert [] == self.clients[0].run(audit(QUEUE)).violations
 

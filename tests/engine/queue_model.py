@@ -241,19 +241,19 @@ class Model:
         return sorted(self.held[new])
 
     def release(
-        self, session: str, blamed: str, *, alone: bool, stopped: bool, reason: str
+        self, session: str, blamed: list[str], *, alone: bool, stopped: bool, reason: str
     ) -> tuple[list[str], int, list[str]]:
         """(now suspects, how many went back, failed)."""
         self.leases.pop(session, None)
         ids = sorted(self.held.pop(session, set()))
         suspects, failed, back, count = [], [], [], 0
         for job_id in ids:
-            if job_id == blamed and stopped and job_id not in self.cancels:
+            if job_id in blamed and stopped and job_id not in self.cancels:
                 self.jobs[job_id].reason = self.jobs[job_id].reason or reason
                 self.crashes.pop(job_id, None)
                 back.append(job_id)
                 count += 1
-            elif job_id == blamed:
+            elif job_id in blamed:
                 became = self._suspect(job_id, alone, reason)
                 suspects += [job_id] if became == "suspect" else []
                 failed += [job_id] if became == "failed" else []

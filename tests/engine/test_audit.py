@@ -141,6 +141,17 @@ def test_a_record_that_cannot_be_read_is_told_and_left(kit: Kit) -> None:
     assert b"not a record" == send(kit, "HGET", kit.queue.jobs, "second")
 
 
+@pytest.mark.parametrize("session", ["s", "a worker's session"])
+def test_a_job_that_two_sessions_hold_stays_with_one(kit: Kit, session: str) -> None:
+    """With the one whose lease ends last; the other one's claim is dropped, and its settle is refused."""
+    other = kit.open(session if session != "s" else "t", lease_ms=60_000)
+    send(kit, "SADD", kit.queue.held(other), "held")
+    assert [("place", "held")] == rules(kit)
+    assert [] == kit.client.run(repair(kit.queue)).violations
+    assert [b"held"] == list(send(kit, "SMEMBERS", kit.queue.held(other)))
+    assert [] == list(send(kit, "SMEMBERS", kit.queue.held("s")))
+
+
 def test_many_faults_are_mended_a_slice_at_a_time(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a report names: it says so, and one repair mends all."""
     monkeypatch.setattr(auditing, "MOST_REPORTED", 4)

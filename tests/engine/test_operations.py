@@ -483,3 +483,107 @@ def test_two_queues_are_claimed_in_the_order_given(client: SyncClient) -> None:
         Stored.LIVE
         == decode(both.client.run(command("HGET", both.queue.jobs, "h1", key=both.queue.jobs, decode=bytes))).state
     )
+
+
+def test_two_queues_give_no_more_than_was_wanted(client: SyncClient) -> None:
+    """What the first gave counts when the second is asked."""
+    both = Kit(client, "high", "low")
+    for name in ("high", "low"):
+        both.client.enqueue(name, [ops.NewJob(f"{name}{n}", record_bytes()) for n in range(3)])
+    session = both.open("s")
+    assert ["high0", "high1", "high2", "low0"] == ids_of(both.claim(session, 4))
+    assert ["low1"] == ids_of(both.claim(session, 1))
+
+
+@pytest.mark.parametrize("suspect", ["high", "low"])
+def test_a_suspect_of_one_queue_is_claimed_without_jobs_of_the_other(client: SyncClient, suspect: str) -> None:
+    """It may take its worker with it, and nothing else."""
+    both = Kit(client, "high", "low")
+    other = "low" if suspect == "high" else "high"
+    both.client.enqueue(suspect, [ops.NewJob("poison", record_bytes())])
+    both.claim(both.open("lost"))
+    both.release("lost", "poison", alone=False)
+    both.client.enqueue(other, [ops.NewJob("good", record_bytes())])
+    session = both.open("s")
+    first = both.claim(session)
+    assert [("poison", True)] == [(claim.id, claim.is_suspect) for claim in first] or ["good"] == ids_of(first)
+    rest = both.claim(session)
+    assert ["good", "poison"] == sorted(ids_of(first + rest))
+
+
+def test_a_session_opened_meanwhile_is_not_overlooked(kit: Kit) -> None:
+    """Cancel and delete read the sessions first; one that claims the job before the script runs is looked at, too."""
+    kit.add("a", "b")
+    for operation, answer in ((ops.cancel, "asked"), (ops.delete, "running")):
+        job_id = "a" if operation is ops.cancel else "b"
+        steps = operation(kit.queue, job_id)
+        ask_for_sessions = steps.send(kit.client.run(next(steps)))
+        sessions = kit.client.run(ask_for_sessions)
+        assert [job_id] == ids_of(kit.claim(kit.open(f"holder of {job_id}"), 1))
+        assert answer == _finished(kit, steps, sessions)
+
+
+def test_a_job_that_is_retried_twice_at_once_comes_back_once(kit: Kit) -> None:
+    """Two operators read the same ended record; the second finds that it came back."""
+    kit.add("a")
+    session = kit.open("s")
+    kit.settle(session, kit.claim(session), ops.Kind.FAILED)
+    steps = ops.retry(kit.queue, "a")
+    old = kit.client.run(next(steps))
+    assert "queued" == kit.client.run(ops.retry(kit.queue, "a"))
+    assert "queued" == _finished(kit, steps, old)
+    assert ["a"] == ids_of(kit.claim(session))
+    assert [] == kit.claim(kit.open("t"))
+
+
+def test_a_claim_past_cancelled_jobs_gives_no_more_than_was_wanted(kit: Kit) -> None:
+    """What the first look found counts when it looks again."""
+    kit.add("a", "b", "c", "d", "e")
+    kit.client.run(ops.cancel(kit.queue, "a"))
+    session = kit.open("s")
+    assert ["b", "c"] == ids_of(kit.claim(session, 2))
+    assert ["d", "e"] == ids_of(kit.claim(session, 2))
+
+
+def test_a_released_suspect_is_the_next_again(kit: Kit) -> None:
+    """It goes before the suspects that came after it."""
+    kit.add("a", "b")
+    kit.claim(kit.open("lost"))
+    kit.release("lost", "a", "b", alone=False)
+    session = kit.open("s")
+    claims = kit.claim(session)
+    assert ["a"] == ids_of(claims)
+    kit.settle(session, claims, ops.Kind.RELEASE)
+    assert ["a"] == ids_of(kit.claim(session))
+
+
+def test_a_suspect_that_was_not_held_alone_is_not_charged_for_a_lost_machine(kit: Kit) -> None:
+    """Its session was adopted by one that held another job, and then its lease ended."""
+    kit.add("a", "b")
+    kit.claim(kit.open("dead"), 1)
+    kit.release("dead", "a", alone=False)
+    lost = kit.open("lost", lease_ms=0)
+    assert ["a"] == ids_of(kit.claim(kit.open("s")))
+    assert ["b"] == ids_of(kit.claim(lost))
+    kit.client.run(ops.adopt(kit.queues, "s", lost, 0, split=kit.split))
+    assert ["a", "b"] == sorted(kit.client.run(ops.tend(kit.queue, sweep=True)).swept_jobs)
+    look = kit.look("a")
+    assert look is not None and 0 == look.crashes
+
+
+def test_a_purged_suspect_leaves_nothing(kit: Kit) -> None:
+    """Its crash count goes with it."""
+    kit.add("a")
+    kit.claim(kit.open("lost"))
+    kit.release("lost", "a", alone=False)
+    assert 1 == kit.client.run(admin.purge_queued(kit.queue))
+    assert 0 == do(kit, "HLEN", kit.queue.crashes)
+
+
+def _finished(kit: Kit, steps: ops.Steps[str], reply: Any) -> str:
+    """The result of an operation whose last call has been answered with `reply`."""
+    try:
+        while True:
+            reply = kit.client.run(steps.send(reply))
+    except StopIteration as stop:
+        return str(stop.value)

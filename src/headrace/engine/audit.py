@@ -391,7 +391,7 @@ def _read_seat(row: list[Any]) -> Seat:
         suspects=suspects,
         done=bool(done),
         dead=bool(dead),
-        holders=tuple(holders.decode().split()),
+        holders=tuple(name for name in holders.decode().split("\0") if name),
         crashes=bool(crashes),
         cancels=bool(cancels),
         tokens=tokens,

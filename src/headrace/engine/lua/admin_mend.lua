@@ -33,7 +33,7 @@ local function put(id, seat, home, need)
   elseif home == 'done' or home == 'dead' then
     redis.call('ZADD', q[home], 'NX', now_ms + need, id)
   end
-  for session in string.gmatch(seat[8], '%S+') do
+  for session in string.gmatch(seat[8], '[^%z]+') do
     if home ~= 'held' or session ~= need then redis.call('SREM', base_of(q) .. 'held:' .. session, id) end
   end
   redis.call('SREM', q.lingering, id)

@@ -18,7 +18,7 @@ local function seat_of(q, id)
   return {
     mark_of(redis.call('HGET', q.jobs, id)), #redis.call('LPOS', q.ready, id, 'COUNT', 0),
     redis.call('ZSCORE', q.priority, id) or '', in_set(q.delayed, id), #redis.call('LPOS', q.suspects, id, 'COUNT', 0),
-    in_set(q.done, id), in_set(q.dead, id), table.concat(holders, ' '), redis.call('HEXISTS', q.crashes, id),
+    in_set(q.done, id), in_set(q.dead, id), table.concat(holders, '\0'), redis.call('HEXISTS', q.crashes, id),
     redis.call('SISMEMBER', q.cancels, id), redis.call('HGET', q.watched, id) or '',
     redis.call('HEXISTS', q.progress, id), redis.call('SISMEMBER', q.lingering, id),
   }

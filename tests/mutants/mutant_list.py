@@ -1,0 +1,237 @@
+"""The mutants: small, wrong changes to what decides about jobs. Each must be noticed by its oracle.
+
+`old` must stand exactly once in the file, so an entry whose line has changed fails and is looked at again. Anchor on
+short lines that are there for their own sake.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MACHINE = ("machine",)
+OUTCOME = ("tests/core/test_outcome.py",)
+RETRY = ("tests/core/test_retry.py",)
+
+
+def operation(*names: str, server: str = "valkey") -> tuple[str, ...]:
+    """Tests of `tests/engine/test_operations.py` on one kind of server."""
+    return "tests/engine/test_operations.py", "-k", f"({' or '.join(names)}) and {server}"
+
+
+class Mutant(NamedTuple):
+    """`file` is relative to src/headrace. `is_quick`: among those that the default suite runs."""
+
+    file: str
+    old: str
+    new: str
+    why: str
+    oracle: tuple[str, ...] = MACHINE
+    is_quick: bool = False
+
+
+_GONE = "if not redis.call('ZSCORE', q.sessions, session) then"
+_HELD = "if redis.call('SISMEMBER', KEYS[KEYS_PER_QUEUE + i - 2], id) == 1 then"
+
+SETTLE = [
+    Mutant("settle.lua", _GONE, "if false then", "a session that is gone settles and claims", is_quick=True),
+    Mutant("settle.lua", "if redis.call('SREM', q.held, ARGV[first]) == 1 then",
+           "if redis.call('SISMEMBER', q.held, ARGV[first]) == 1 then", "a settled job's claim is kept"),
+    Mutant("settle.lua", "if redis.call('SREM', q.held, ARGV[first]) == 1 then",
+           "if redis.call('SREM', q.held, ARGV[first]) >= 0 then", "one job is settled by who does not hold it"),
+    Mutant("settle.lua", "if flags[i] == 1 then", "if true then", "of a batch, jobs are settled that others hold"),
+    Mutant("settle.lua", "if #kept > 0 then redis.call('SREM', q.held, unpack(kept)) end", "", "a batch's claims are kept"),
+    Mutant("settle.lua", "if is_suspect and #ids > 0 then redis.call('HDEL', q.crashes, unpack(ids)) end", "",
+           "a suspect that ended keeps its crash count"),
+    Mutant("settle.lua", "kind == 'f' and q.dead or q.done", "q.done", "failed jobs are kept among the succeeded"),
+    Mutant("settle.lua", "if redis.call('EXISTS', q.cancels) == 0 then return ours, ids end", "if true then return ours, ids end",
+           "a job that was asked to stop is tried again"),
+    Mutant("settle.lua", "redis.call('ZADD', q.delayed, now_ms + delay, ids[i])", "redis.call('ZADD', q.delayed, delay, ids[i])",
+           "a retry does not wait"),
+    Mutant("settle.lua", "put_front(q, ids, redis.call('HMGET'", "put_back(q, ids, redis.call('HMGET'",
+           "released jobs go to the tail"),
+    Mutant("settle.lua", "for i = #ids, 1, -1 do redis.call('LPUSH', q.suspects, ids[i]) end",
+           "for i = 1, #ids do redis.call('RPUSH', q.suspects, ids[i]) end", "a released suspect loses its turn", operation("released_suspect")),
+    Mutant("settle.lua", "if expires == 0 or expires > now_ms then return true end", "if true then return true end",
+           "an expired job runs", operation("expired_job", "seconds_to_expire")),
+    Mutant("settle.lua", "if expires == 0 or expires > now_ms then return true end",
+           "if expires == 0 or expires < now_ms then return true end", "a job expires before its time",
+           operation("expired_job", "seconds_to_expire")),
+    Mutant("settle.lua", "want = want - #ids", "", "two queues give more jobs than were wanted",
+           operation("more_than_was_wanted")),
+    Mutant("settle.lua", "if is_suspect == 1 then break end", "", "a suspect is claimed with jobs of the next queue",
+           operation("suspect_of_one_queue")),
+    Mutant("settle.lua", "if #ids > 0 then take_suspects = false end", "", "a suspect of the next queue is claimed with others",
+           operation("suspect_of_one_queue")),
+    Mutant("settle.lua", "redis.call('HDEL', q.jobs, unpack(ids))", "", "a dropped job's record stays"),
+    Mutant("settle.lua", "redis.call('HSET', q.jobs, ids[i], record)", "", "a retry forgets what the attempt was"),
+    Mutant("settle.lua", "redis.call('HSET', q.jobs, unpack(fields))", "", "an outcome is not stored"),
+    Mutant("settle.lua", "if string.byte(record, 2) > LAYOUT then", "if false then", "a newer record is run by an older worker",
+           operation("newer_layout")),
+]  # fmt: skip
+
+CLAIM = [
+    Mutant("include/claim.lua", "(tonumber(meta[3]) or 0) + 1, now_us", "(tonumber(meta[3]) or 0), now_us",
+           "a fence is used again while the clock stands behind", operation("fences_grow")),
+    Mutant("include/claim.lua", "math.max((tonumber(meta[3]) or 0) + 1, now_us)", "now_us",
+           "a fence goes back with the clock", operation("fences_grow")),
+    Mutant("include/claim.lua", "redis.call('HSET', q.meta, 'fence', fence)", "", "the last fence is not remembered"),
+    Mutant("include/claim.lua", "redis.call('SADD', q.held, unpack(ids))", "", "nobody is noted as a job's holder", is_quick=True),
+    Mutant("include/claim.lua", "if meta[2] then return", "if false then return", "a paused queue gives jobs"),
+    Mutant("include/claim.lua", "if state == 3 then", "if state then", "a cancelled job's entry runs"),
+    Mutant("include/claim.lua", "is_suspect, more = #ids, 1", "is_suspect, more = 0, 1", "a suspect is claimed with others"),
+    Mutant("include/claim.lua", "redis.call('LPOP', q.suspects)", "redis.call('LINDEX', q.suspects, 0)",
+           "a suspect is claimed and stays among the suspects"),
+    Mutant("include/claim.lua", "if more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then",
+           "if false then", "the next consumer sleeps on"),
+    Mutant("include/claim.lua", "more = #popped == missing and 1 or 0", "more = 0", "a claim says there is no more"),
+    Mutant("include/claim.lua", "redis.call('SREM', q.lingering, ids[i])", "", "an entry that went is still noted"),
+    Mutant("include/claim.lua", "if #ids > 0 then redis.call('ZREM', q.priority, unpack(ids)) end", "",
+           "a job of high priority is claimed and stays"),
+    Mutant("include/claim.lua", "if #low > 0 then redis.call('ZREM', q.priority, unpack(low)) end", "",
+           "a job of low priority is claimed and stays"),
+    Mutant("include/claim.lua", "local missing = want - #ids", "local missing = want", "a claim gives more than was wanted", operation("past_cancelled_jobs_gives")),
+]  # fmt: skip
+
+PLACE = [
+    Mutant("include/place.lua", "redis.call('ZREM', q.delayed, unpack(ids))", "", "a due job stays among the delayed", is_quick=True),
+    Mutant("include/place.lua", "'ZRANGEBYSCORE', q.delayed, '-inf', now_ms,", "'ZRANGEBYSCORE', q.delayed, '-inf', '+inf',",
+           "a due job takes along those that are not due"),
+    Mutant("include/place.lua", "if wait > 0 then return wait, 0 end", "", "a claim promotes, and tells a wrong next due time",
+           operation("delayed_job_waits")),
+    Mutant("include/place.lua", "for i = #ids, 1, -1 do", "for i = 1, #ids do", "what is given back is turned round"),
+    Mutant("include/place.lua", "redis.call('HINCRBY', q.meta, 'seq', 1)", "redis.call('HINCRBY', q.meta, 'seq', 0)",
+           "jobs of one priority lose their order"),
+]  # fmt: skip
+
+SESSIONS = [
+    Mutant("include/release.lua", "local MAX_CRASHES = 3", "local MAX_CRASHES = 4", "a poison job kills once more"),
+    Mutant("include/release.lua", "charge and 1 or 0", "1", "a death is charged to a neighbour"),
+    Mutant("include/release.lua", "redis.call('RPUSH', q.suspects, id)", "redis.call('RPUSH', q.ready, id)",
+           "a suspect is not claimed alone"),
+    Mutant("include/release.lua", "if crashes >= MAX_CRASHES then\n    redis.call('HDEL', q.crashes, id)",
+           "if crashes >= MAX_CRASHES then", "a job that died keeps its crash count"),
+    Mutant("include/release.lua", "if is_cancel_asked(q, id) then", "if false then",
+           "a job that was asked to stop comes back as a suspect"),
+    Mutant("release.lua", "redis.call('DEL', q.held)", "", "a released session still holds its jobs", is_quick=True),
+    Mutant("release.lua", "redis.call('ZREM', q.sessions, ARGV[2])", "", "a released session lives on"),
+    Mutant("release.lua", "elseif redis.call('HEXISTS', q.crashes, id) == 1 then", "elseif false then",
+           "a suspect that is released is one no more"),
+    Mutant("release.lua", "if #ids > 0 then ring(q) end", "", "nobody is woken for released jobs"),
+    Mutant("release.lua", "if record and state_of(record) == LIVE then", "if false then", "a released session's jobs are lost"),
+    Mutant("release.lua", "redis.call('HSET', q.jobs, id, record)", "", "why a job was stopped is forgotten"),
+    Mutant("include/record.lua", "string.byte(record, -1) == 0xc0 and", "true and", "a second reason breaks the record",
+           operation("first_reason")),
+    Mutant("give_back.lua", "if not redis.call('ZSCORE', q.sessions, ARGV[2]) then", "if false then",
+           "a session that is gone gives back", operation("session_that_ended")),
+    Mutant("give_back.lua", "if flags[i] == 1 then", "if true then", "jobs are given back that others hold"),
+    Mutant("give_back.lua", "redis.call('SREM', q.held, unpack(ids))", "", "what is given back is held still"),
+    Mutant("give_back.lua", "if suspected[i] then", "if false then", "a suspect that is given back is one no more"),
+    Mutant("give_back.lua", "put_front(q, plain, plain_records)", "put_back(q, plain, plain_records)",
+           "what is given back loses its turn"),
+    Mutant("adopt.lua", "redis.call('ZREM', q.sessions, ARGV[3])", "", "the old session lives beside the new"),
+    Mutant("adopt.lua", "redis.call('DEL', q.adopted)", "", "both sessions hold the jobs"),
+    Mutant("adopt.lua", "redis.call('HSET', q.meta, 'fence', fence)", "", "an adoption's fence is used again"),
+    Mutant("adopt.lua", "redis.call('SUNIONSTORE', q.held, q.held, q.adopted)", "redis.call('SUNIONSTORE', q.held, q.adopted)",
+           "an adoption forgets what the new session held"),
+    Mutant("renew.lua", "if ends[i] then\n        redis.call('ZADD', q.sessions, 'XX',",
+           "if true then\n        redis.call('ZADD', q.sessions,", "a renewal brings a session back"),
+    Mutant("renew.lua", "now_ms + ARGV[2], ARGV[i + 2]", "now_ms, ARGV[i + 2]", "a renewal ends the lease"),
+    Mutant("renew.lua", "if #asked > 0 then", "if false then", "a worker is not told to stop its job"),
+]  # fmt: skip
+
+TEND = [
+    Mutant("tend.lua", "redis.call('ZREM', q.sessions, session)", "", "a swept session lives on"),
+    Mutant("tend.lua", "redis.call('DEL', held)", "", "a swept session still holds its jobs"),
+    Mutant("tend.lua", "'ZRANGEBYSCORE', q.sessions, '-inf', now_ms", "'ZRANGEBYSCORE', q.sessions, '-inf', '+inf'",
+           "a living session is swept", is_quick=True),
+    Mutant("tend.lua", "if ARGV[2] == '1' then", "if true then", "who may not judge leases sweeps"),
+    Mutant("tend.lua", "#ids == 1 and redis.call", "redis.call", "a lost machine is charged to a neighbour", operation("lost_machine")),
+    Mutant("tend.lua", "redis.call('ZREM', place, unpack(ids))", "", "a forgotten job keeps its entry"),
+    Mutant("tend.lua", "if #gone > 0 then redis.call('HDEL', q.jobs, unpack(gone)) end", "", "a forgotten job keeps its record"),
+    Mutant("tend.lua", "(now_ms - DAY_MS) / 1000", "(now_ms + DAY_MS) / 1000", "a producer is forgotten at once"),
+    Mutant("tend.lua", "if #ids == 0 and excess > 0 then", "if excess > 0 then", "of what is kept, the wrong ones are trimmed"),
+    Mutant("tend.lua", "if promoted > 0 or #jobs > 0 then ring(q) end", "", "nobody is woken for swept jobs"),
+]  # fmt: skip
+
+ENQUEUE = [
+    Mutant("enqueue.lua", ">= tonumber(ARGV[3]) then return {} end", "> tonumber(ARGV[3]) then return {} end",
+           "a call sent again is stored again", operation("sent_twice"), is_quick=True),
+    Mutant("enqueue.lua", "redis.call('HEXISTS', q.jobs, id) == 1)", "false)", "a taken id is taken again"),
+    Mutant("enqueue.lua", "(seen[id] or", "(false or", "an id is stored twice by one call", operation("given_twice")),
+    Mutant("enqueue.lua", "if #taken > 0 then return taken end", "", "a taken id does not refuse the call"),
+    Mutant("enqueue.lua", "redis.call('HSET', q.producers, ARGV[2], ARGV[3] .. ' ' .. time[1])", "", "a call is not remembered"),
+    Mutant("enqueue.lua", "redis.call('SREM', q.lingering, ARGV[at]) == 1 then", "false then", "an old entry runs a new job"),
+    Mutant("enqueue.lua", "if delay > 0 then due = now_ms + delay end", "if delay > 0 then due = delay end", "a delayed job is due at once"),
+    Mutant("enqueue.lua", "if must_ring then", "if false then", "nobody is woken for a new job"),
+    Mutant("enqueue.lua", "and 0 or redis.call('HINCRBY', q.meta, 'seq', 1)", "and redis.call('HINCRBY', q.meta, 'seq', 1) or 0",
+           "front and back of a priority are turned round"),
+]  # fmt: skip
+
+ONE_JOB = [
+    Mutant("cancel.lua", "+ redis.call('ZREM', q.delayed, id)", "", "a cancelled job is still due later"),
+    Mutant("cancel.lua", "+ redis.call('ZREM', q.priority, id)", "", "a cancelled job keeps its turn"),
+    Mutant("cancel.lua", "if found == 0 then redis.call('SADD', q.lingering, id) end", "", "an entry that lingers is not noted"),
+    Mutant("cancel.lua", "if state_of(record) ~= LIVE then return 'ended' end", "", "a job that ended is cancelled"),
+    Mutant("cancel.lua", _HELD, "if false then", "a running job is cancelled under its worker"),
+    Mutant("cancel.lua", "redis.call('HDEL', q.crashes, id)", "", "a cancelled suspect keeps its crash count"),
+    Mutant("cancel.lua", "if redis.call('ZCARD', q.sessions) ~= #ARGV - 2 then return 'again' end", "",
+           "a session that came meanwhile is overlooked", operation("opened_meanwhile")),
+    Mutant("delete.lua", _HELD, "if false then", "a running job is deleted", is_quick=True),
+    Mutant("delete.lua", "if redis.call('ZCARD', q.sessions) ~= #ARGV - 2 then return 'again' end", "",
+           "a session that came meanwhile is overlooked", operation("opened_meanwhile")),
+    Mutant("delete.lua", "redis.call('LREM', q.ready, 0, id)", "", "a deleted job keeps its entry"),
+    Mutant("delete.lua", "redis.call('SREM', q.cancels, id)", "", "a deleted job is still asked to stop"),
+    Mutant("requeue.lua", "if redis.call('HGET', q.jobs, id) ~= ARGV[3] then return 0 end", "", "a job that changed is retried",
+           operation("retried_twice")),
+    Mutant("requeue.lua", "redis.call('ZREM', q.done, id)", "", "a retried job is kept among the ended"),
+    Mutant("requeue.lua", "redis.call('ZREM', q.dead, id)", "", "a retried job is kept among the dead"),
+    Mutant("requeue.lua", "if redis.call('SREM', q.lingering, id) == 1 then", "if false then", "a retried job runs twice", is_quick=True),
+    Mutant("include/ending.lua", "redis.call('HDEL', q.watched, id)", "", "what is kept beside a job outlives it"),
+    Mutant("include/ending.lua", "redis.call('ZADD', keep_in, keep_until, id)", "", "an ended job stands nowhere"),
+    Mutant("include/ending.lua", "redis.call('RPUSH', key, record)", "", "nobody is told of a job's end"),
+    Mutant("include/ending.lua", "then redis.call('SREM', q.cancels, id) end", "then end", "a job that ended is still asked to stop"),
+    Mutant("include/ending.lua", "then redis.call('HDEL', q.progress, id) end", "then end", "a job's progress outlives it"),
+    Mutant("admin_purge.lua", "(state_of(records[i]) ~= LIVE) == ends_here", "true", "a purge of the queue deletes ended jobs"),
+    Mutant("admin_purge.lua", "redis.call('HDEL', q.crashes, unpack(gone))", "", "a purged suspect keeps its crash count",
+        operation("purged_suspect"),
+    ),
+    Mutant("admin_pause.lua", "redis.call('HDEL', q.meta, 'paused', 'paused_at')\n  ring(q)",
+           "redis.call('HDEL', q.meta, 'paused', 'paused_at')", "nobody is woken when a queue goes on"),
+]  # fmt: skip
+
+PYTHON = [
+    Mutant("core/outcome.py", "attempt <= retry.retries", "attempt < retry.retries", "a policy gives one retry less", OUTCOME),
+    Mutant("core/outcome.py", "attempt <= retry.retries", "attempt <= retry.retries + 1", "a policy gives one retry more", OUTCOME),
+    Mutant("core/outcome.py", "attempt = record.attempt + 1 if charged else record.attempt", "attempt = record.attempt + 1",
+           "a cancel is charged as an attempt", OUTCOME),
+    Mutant("core/outcome.py", '"s" if result_ttl_ms > 0 else "d"', '"s"', "what shall not be kept is kept", OUTCOME),
+    Mutant(
+        "core/outcome.py", "if not is_left or not (is_asked", "if not (is_asked", "a job is retried for ever", OUTCOME
+    ),
+    Mutant("core/outcome.py", 'return Decision("p", new, delay_ms=wait_ms)', 'return Decision("r", new, delay_ms=wait_ms)',
+           "an unknown task is a retry", OUTCOME),
+    Mutant("core/outcome.py", 'return Decision("l", record)', 'return Decision("r", record)', "a release is a retry", OUTCOME),
+    Mutant("core/outcome.py", "[-ERRORS_KEPT:]", "", "the errors of a job grow for ever", OUTCOME),
+    Mutant("core/outcome.py", "now_ms, reason=reason, charged=True", "now_ms, reason=reason, charged=False",
+           "the last attempt is not counted", OUTCOME),
+    Mutant("core/retry.py", "if beyond <= 0:", "if beyond < 0:", "the last delay of a list is passed over", RETRY),
+    Mutant("core/retry.py", "spec.delays_ms[max(attempt, 1) - 1]", "spec.delays_ms[max(attempt, 1) - 2]",
+           "the delays of a list are shifted", RETRY),
+    Mutant("core/retry.py", "base = min(base, float(spec.max_delay_ms or DELAY_MAX_MS))", "", "a delay passes its longest", RETRY),
+    Mutant("core/retry.py", "(1.0 - spec.jitter * random())", "spec.jitter * random()", "a fixed delay is none", RETRY),
+    Mutant("core/retry.py", "if any(name in spec.give_up_on for name in type_names):", "if False:",
+           "what shall be given up is retried", RETRY),
+    Mutant("core/retry.py", "not spec.on or any(", "any(", "a policy for all types covers none", RETRY),
+    Mutant("engine/ops.py", "want -= len(total.claimed.claims) - before", "", "a cluster's queues give more jobs than were wanted",
+           operation("more_than_was_wanted", server="cluster")),
+    Mutant("engine/ops.py", "        if total.claimed.claims:\n            take_suspects = False", "        if False:\n            take_suspects = False",
+           "on a cluster a suspect is claimed with others", operation("suspect_of_one_queue", server="cluster")),
+    Mutant("engine/ops.py", "item.delay_ms or item.keep_ms", "item.keep_ms", "a retry does not wait"),
+    Mutant("engine/ops.py", "suspect = bool(is_suspect)", "suspect = False", "a consumer does not know that it runs a suspect"),
+    Mutant("engine/ops.py", "int(fence), count is not None", "int(fence), False",
+           "who adopts a suspect does not know it"),
+    Mutant("engine/ops.py", "key = (item.queue, item.kind, item.is_suspect)", "key = (item.queue, item.kind, False)",
+           "a suspect is settled as if it were none"),
+]  # fmt: skip
+
+MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *ONE_JOB, *PYTHON]
