@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ServerUnsupported,
         ServerUntrusted,
+        StaleRun,
         TaskNotRegistered,
         UsageError,
     )
@@ -83,6 +84,7 @@ __all__ = [
     "ServerUnreachable",
     "ServerUnsupported",
     "ServerUntrusted",
+    "StaleRun",
     "State",
     "Task",
     "TaskNotRegistered",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from headrace.core.retry import duration_ms
+from headrace.effects import Effect, aeffect, effect
 from headrace.errors import RetryIn, UsageError
 
 LOG_LINE_CHARS_MAX = 8_192
@@ -60,6 +62,36 @@ class JobContext:
         """Add a line to the job's own log (the last 1,000 are kept for a day)."""
         if self._reporter is not None:
             self._reporter.log(self.id, str(text)[:LOG_LINE_CHARS_MAX])
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every run of this job: for the Idempotency-Key of a call to another service. "" outside of a job."""
+        return f"{self.queue}/{self.id}" if self.id else ""
+
+    def effect(self, target: Any) -> AbstractContextManager[Effect]:
+        """Have this job's effect on a database once, however often it runs; committed together with the note of it.
+
+        A transaction that is open already is yours to commit; else it begins and ends here.
+
+            with current_job().effect(connection) as effect:
+                if effect.is_done:
+                    return effect.result
+                connection.execute("UPDATE orders SET paid = true WHERE id = %s", (order,))
+                effect.set_result({"paid": order})
+
+        Args:
+            target: a connection of psycopg 3 or sqlite3, a Session or Connection of SQLAlchemy 2, or the alias of a Django
+                database ("default").
+
+        Raises:
+            StaleRun: a newer run of this job has begun.
+            UsageError: the connection commits each statement by itself, or is of no supported kind.
+        """
+        return effect(self.idempotency_key, self.fence, target)
+
+    def aeffect(self, target: Any) -> AbstractAsyncContextManager[Effect]:
+        """As `effect`, for AsyncConnection (psycopg 3), AsyncSession and AsyncConnection (SQLAlchemy 2)."""
+        return aeffect(self.idempotency_key, self.fence, target)
 
     def retry_in(self, delay: float | timedelta, message: str = "") -> NoReturn:
         """End this attempt and run the job again after `delay` (seconds or a timedelta): raises RetryIn."""

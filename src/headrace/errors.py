@@ -26,6 +26,7 @@ HeadraceError
     ├── JobExpired
     ├── ResultNotKept       it succeeded; its result could not be, or was not, kept
     ├── ResultTimeout       it has not ended in the time given (a TimeoutError too)
+    ├── StaleRun            raised inside a job: a newer run of it has begun
     └── JobTimeout          raised inside a job that is over its `timeout`
 """
 
@@ -156,6 +157,10 @@ class JobExpired(JobError):
 
 class ResultNotKept(JobError):
     """The job succeeded, but its result is not stored; the message says why."""
+
+
+class StaleRun(JobError):
+    """A newer run of this job has begun: this one was taken for dead. Whatever it ends with is refused by the queue."""
 
 
 class ResultTimeout(JobError, TimeoutError):
