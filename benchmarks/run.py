@@ -257,6 +257,27 @@ def producer(server: Server, scale: float) -> list[Figure]:
     ]
 
 
+def worker_calls(server: Server, scale: float) -> list[Figure]:
+    """Python calls of our own a no-op job, in the thread that runs it: in a batch, and enqueued one by one to an idle worker."""
+    figures = []
+    for what, count, most in (("in a batch", int(20_000 * scale), 10.0), ("one by one", 200, 25.0)):
+        with tempfile.NamedTemporaryFile() as told:
+            server.reset()
+            if count > 200:
+                server.pause()
+                _fill(server, "noop", count)
+            with worker(server, "--processes", "1", env={"HEADRACE_BENCH_CALLS": told.name}):
+                if count > 200:
+                    server.resume()
+                for done in range(0 if count > 200 else count):
+                    _fill(server, "noop", 1)
+                    until(lambda done=done: server.succeeded() > done, every_s=0.001)
+                until(lambda count=count: server.succeeded() >= count)
+            calls = int(Path(told.name).read_text()) / count
+        figures.append(Figure(f"Python calls of our own a job run, {what}", calls, "calls", most))
+    return figures
+
+
 def imports(server: Server, scale: float) -> list[Figure]:
     """`import headrace` over `import redis, msgspec`, and `headrace --help`."""
 
@@ -268,7 +289,7 @@ def imports(server: Server, scale: float) -> list[Figure]:
             times.append(time.perf_counter() - began)
         return statistics.median(times) * 1000
 
-    base, ours = best("-c", "import redis, msgspec"), best("-c", "import redis, msgspec, headrace")
+    base, ours = best("-c", "import redis, msgspec"), best("-c", "import redis, msgspec; from headrace import Headrace")
     return [
         Figure("import headrace over redis and msgspec", ours - base, "ms", 60.0),
         Figure(
@@ -282,7 +303,8 @@ def imports(server: Server, scale: float) -> list[Figure]:
 
 
 MEASURES: dict[str, Callable[[Server, float], list[Figure]]] = {
-    "server_cost": server_cost, "script_calls": script_calls, "producer": producer, "throughput": throughput,
+    "server_cost": server_cost, "script_calls": script_calls, "producer": producer, "worker_calls": worker_calls,
+    "throughput": throughput,
     "latency": latency, "idle": idle, "million": million, "imports": imports,
 }  # fmt: skip
 

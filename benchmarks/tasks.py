@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from typing import Any
 
 from headrace import Headrace
 
 app = Headrace(queues=["bench"])
 _file = os.environ.get("HEADRACE_BENCH_STAMPS")
 _stamps = os.open(_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if _file else -1
+
+
+if _calls := os.environ.get("HEADRACE_BENCH_CALLS"):
+    counted = 0
+
+    def _count(frame: Any, event: str, _: Any) -> None:
+        global counted
+        if event == "call" and "/headrace/" in frame.f_code.co_filename:
+            counted += 1
+
+    @app.on_start
+    def begin_to_count() -> None:
+        """From here on each Python call of headrace's own in the thread that runs jobs."""
+        sys.setprofile(_count)
+
+    @app.on_stop
+    def tell_count() -> None:
+        sys.setprofile(None)
+        with open(str(_calls), "w") as file:
+            file.write(str(counted))
 
 
 @app.task(queue="bench", result_ttl=0)
