@@ -13,7 +13,7 @@ import secrets
 import select
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -239,6 +239,7 @@ def _reply_or_error(connection: Any) -> Any:
 
 
 _ASKING = cast(bytes, hiredis.pack_command(("ASKING",)))
+_ASK: Call[Any] = command("ASKING", decode=bool)
 _NOT_CLUSTER = "{} is a node of a Redis Cluster: use redis+cluster://HOST:PORT"
 
 
@@ -389,6 +390,7 @@ class _AsyncLink:
         self.producer = secrets.token_hex(6)
         self.number = 0
         self._reply_timeout_s = reply_timeout_s or target.reply_timeout_s
+        self._connect_timeout_s: float = target.kwargs["socket_connect_timeout"]
         self._open: dict[Address | None, Any] = {}
         self._lock = asyncio.Lock()
 
@@ -418,8 +420,7 @@ class _AsyncLink:
                 address = (found.host or connection.host, found.port)
                 if found.is_ask:
                     asked = await self._connect(address)
-                    await asked.send_packed_command(_ASKING)
-                    await asked.read_response()
+                    await self._exchange(asked, _ASK)
                     return call.decode(await self._exchange(asked, call))
                 self.slots.moved(found.slot, address)
             except _SENT_ERRORS as error:
@@ -429,19 +430,10 @@ class _AsyncLink:
                 raise
         raise ServerBusy("the cluster's slots move too fast; try again")
 
-    async def _exchange(self, connection: Any, call: Call[Any]) -> Any:
+    async def _exchange(self, connection: Any, call: Call[Any], timeout_s: float | None = None) -> Any:
         done = False
         try:
-            if call.wait:
-                reply = await self._exchange_both(connection, call)
-                done = True
-                return reply
-            await connection.send_packed_command(_pack(call))
-            try:
-                reply = await connection.read_response()
-            except NoScriptError:
-                await connection.send_packed_command(_pack(call, whole=True))
-                reply = await connection.read_response()
+            reply = await _within(timeout_s or self._reply_timeout_s + call.wait_ms / 1000, _ask(connection, call))
             done = True
             return reply
         except redis.ResponseError:
@@ -452,18 +444,6 @@ class _AsyncLink:
                 # Also when cancelled: a reply that is still to come must never be read as another call's.
                 self._open = {address: other for address, other in self._open.items() if other is not connection}
                 await connection.disconnect(nowait=True)
-
-    async def _exchange_both(self, connection: Any, call: Call[Any]) -> tuple[Any, Any]:
-        timeout_s = self._reply_timeout_s + call.wait_ms / 1000
-        for whole in (False, True):
-            await connection.send_packed_command(_write(call, whole=whole))
-            first = await _areply_or_error(connection, timeout_s)
-            second = await _areply_or_error(connection, timeout_s)
-            if not isinstance(first, NoScriptError):
-                break
-        if isinstance(first, redis.ResponseError):
-            raise first
-        return first, str(second) if isinstance(second, redis.ResponseError) else second
 
     async def _connection(self, key: bytes | str) -> Any:
         mode = self.target.mode
@@ -486,12 +466,14 @@ class _AsyncLink:
     async def _made(self, address: Address | None) -> Any:
         connection = async_connection(self.target, address)
         await self._greet(connection, address)
-        connection.socket_timeout = self._reply_timeout_s
         return connection
 
     async def _greet(self, connection: Any, address: Address | None) -> None:
+        """As `_Link._greet`; a connection that is given up is closed."""
+        done = False
         try:
-            await connection.connect()
+            await _within(self._connect_timeout_s, connection.connect())
+            done = True
         except _SENT_ERRORS as error:
             problem: HeadraceError | None = certificate_problem(self.target, error)
             if problem is None and address is not None and is_worth_a_probe(self.target, error):
@@ -499,6 +481,9 @@ class _AsyncLink:
             if problem is None:
                 raise
             raise problem from error
+        finally:
+            if not done:
+                await connection.disconnect(nowait=True)
 
     async def _primary(self) -> Address:
         if self.target.mode != "sentinel":
@@ -518,7 +503,7 @@ class _AsyncLink:
             connection = async_connection(self.target, node, **self.target.asking)
             try:
                 await self._greet(connection, node)
-                reply = call.decode(await self._exchange(connection, call))
+                reply = call.decode(await self._exchange(connection, call, self._connect_timeout_s))
                 return then(reply, node) if then else reply
             except (*_SENT_ERRORS, HeadraceError) as error:
                 problem = error
@@ -527,9 +512,44 @@ class _AsyncLink:
         raise problem or ServerUnreachable(f"no node in {masked_url(self.target.url)}")
 
 
-async def _areply_or_error(connection: Any, timeout_s: float) -> Any:
+async def _within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """Wait so long at most, and let a cancellation through whenever it comes.
+
+    The async connections have no timeouts of their own, since redis-py's go through asyncio.wait_for, which in Python
+    3.11 forgets a cancellation that comes as its work ends (https://github.com/python/cpython/issues/86296).
+    """
     try:
-        return await connection.read_response(timeout=timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError:
+        raise redis.TimeoutError(f"no reply in {timeout_s:g} s") from None
+
+
+async def _ask(connection: Any, call: Call[Any]) -> Any:
+    if call.wait:
+        return await _ask_both(connection, call)
+    await connection.send_packed_command(_pack(call))
+    try:
+        return await connection.read_response()
+    except NoScriptError:
+        await connection.send_packed_command(_pack(call, whole=True))
+        return await connection.read_response()
+
+
+async def _ask_both(connection: Any, call: Call[Any]) -> tuple[Any, Any]:
+    for whole in (False, True):
+        await connection.send_packed_command(_write(call, whole=whole))
+        first, second = await _areply_or_error(connection), await _areply_or_error(connection)
+        if not isinstance(first, NoScriptError):
+            break
+    if isinstance(first, redis.ResponseError):
+        raise first
+    return first, str(second) if isinstance(second, redis.ResponseError) else second
+
+
+async def _areply_or_error(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
     except redis.ResponseError as error:
         return error
 
@@ -619,7 +639,7 @@ class AsyncClient(_Settings):
         producers, self._producers = list(self._producers.values()), {}
         if link is not None and self._loop is asyncio.get_running_loop():
             for producer in producers:
-                await producer.link.close()
+                await producer.close()
             await link.close()
 
 
@@ -646,7 +666,15 @@ class _Coalescer:
             self._task = asyncio.create_task(self._flush())
         await future
 
+    async def close(self) -> None:
+        """Give up what is under way; who still waits for it is told so."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.link.close()
+
     async def _flush(self) -> None:
+        batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]] = []
         try:
             while self._waiting:
                 batch = self._take()
@@ -664,7 +692,7 @@ class _Coalescer:
                         if not future.done():
                             future.set_result(None)
         except BaseException as error:
-            _fail(self._waiting, error)
+            _fail([*batch, *self._waiting], error)
             raise
         finally:
             self._task = None

@@ -190,8 +190,8 @@ def sync_connection(target: Target, address: Address | None, **overrides: Any) -
 
 
 def async_connection(target: Target, address: Address | None, **overrides: Any) -> Any:
-    """The asyncio twin of `sync_connection`."""
-    kwargs = {**target.kwargs, **overrides, "retry": AsyncRetry(NoBackoff(), 0)}
+    """The asyncio twin of `sync_connection`, but without timeouts: see `clients._within`."""
+    kwargs = {**target.kwargs, **overrides, "retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None}
     if target.mode == "unix":
         return aredis.UnixDomainSocketConnection(path=target.path, **kwargs)
     assert address is not None

@@ -116,7 +116,6 @@ class FaultProxy:
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._is_open = {"up": asyncio.Event(), "down": asyncio.Event()}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # Life
 
@@ -245,14 +244,14 @@ class FaultProxy:
         return len(pipes)
 
     async def _end(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End every task, also those of connections that were being accepted."""
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.accepted += 1
         try:
             await self._is_open["up"].wait()
@@ -268,7 +267,6 @@ class FaultProxy:
             return  # the proxy is closed
         finally:
             _abort(writer)
-            self._tasks.discard(task)
 
     def trap_for(self, request: bytes) -> Trap | None:
         """The first trap that takes this request."""
