@@ -174,8 +174,7 @@ class _Loop:
         if self._wants_solo:
             if self._tasks:
                 return 0
-            self._wants_solo, self._is_solo = False, True
-            return 1
+            self._wants_solo = False
         left = child.config.max_jobs - child.row.jobs_done - len(self._tasks) if child.config.max_jobs else MOST
         return max(0, min(len(self._free), MOST, left))
 

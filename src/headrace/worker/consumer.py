@@ -127,6 +127,8 @@ class Consumer:
                     self._next_due_ms = claimed.next_due_ms
                     self._wait()
                 continue
+            if permit is not None and permit.is_solo and not claimed.claims[0].is_suspect:
+                self._gate.reopen(self._number)
             if claimed.suspects_waiting:
                 self._gate.ask_for_solo()
             if not self._heard:

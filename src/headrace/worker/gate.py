@@ -54,6 +54,13 @@ class Gate:
             if self._solo == number:
                 self._solo = None
 
+    def reopen(self, number: int) -> None:
+        """Consumer `number`, alone, found no suspect, since another process was faster: its job may have company."""
+        with self._lock:
+            if self._solo == number:
+                self._solo = None
+                self._inside.add(number)
+
     def ask_for_solo(self) -> None:
         """A suspect waits."""
         with self._lock:
