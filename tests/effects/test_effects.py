@@ -327,3 +327,82 @@ def test_old_effects_are_forgotten_some_at_a_time(driver: Driver) -> None:
             prune_effects(target, older_than_s=-1, limit=2),
             prune_effects(target, older_than_s=-1),
         ]
+
+
+def test_an_error_caught_outside_of_the_block_leaves_none_of_it(driver: Driver) -> None:
+    """The transaction is the caller's and is committed all the same: what the block wrote is not in it."""
+    for fence in (1, 2):
+        with driver.opened() as target:
+            driver.count(target)
+            with pytest.raises(KeyError), run_of("a", fence).effect(target):
+                driver.count(target)
+                raise KeyError
+            target.commit()
+    assert driver.balance() == 2
+
+
+def test_a_block_that_the_caller_ends_is_an_error(driver: Driver) -> None:
+    """What is committed inside of it would be there without its note."""
+    for number, opens_first in enumerate((False, True)):
+        with driver.opened() as target:
+            if opens_first:
+                driver.count(target)
+            with pytest.raises(Exception, match=r"(?i)transaction"), run_of(f"a{number}", 1).effect(target):
+                driver.count(target)
+                target.commit()
+
+
+def test_rows_that_are_dicts_are_read_as_well(database: str, sqlite_path: str) -> None:
+    """A connection's row factory is its owner's choice."""
+    psycopg_driver(database)
+    sqlite_driver(sqlite_path)
+
+    def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+        return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+    for path in (database, sqlite_path):
+        for fence in (2, 3, 1):
+            opened: Any = (
+                psycopg.connect(path, row_factory=psycopg.rows.dict_row) if path is database else sqlite3.connect(path)
+            )
+            with closing(opened) as connection:
+                if path is sqlite_path:
+                    connection.row_factory = as_dict
+                with run_of("a", fence).effect(connection) as effect:
+                    assert (effect.is_done, effect.result) == ((False, None) if fence == 2 else (True, {"n": 2}))
+                    effect.set_result({"n": fence})
+
+
+@pytest.mark.parametrize("where", ["engine", "connection", "session"])
+def test_sqlalchemy_in_autocommit_is_refused_however_it_was_told(database: str, where: str) -> None:
+    """By the engine, by an option of the connection, or by the engine of a Session."""
+    driver = psycopg_driver(database)
+    url = database.replace("postgresql://", "postgresql+psycopg://")
+    plain = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    auto = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+    opened: dict[str, Callable[[], Any]] = {
+        "engine": auto.connect,
+        "connection": lambda: plain.connect().execution_options(isolation_level="AUTOCOMMIT"),
+        "session": lambda: Session(plain.execution_options(isolation_level="AUTOCOMMIT")),
+    }
+    with (
+        closing(opened[where]()) as target,
+        pytest.raises(UsageError, match="by itself"),
+        run_of("a", 1).effect(target),
+    ):
+        target.execute(sqlalchemy.text(COUNT))
+    assert driver.balance() == 0
+
+
+def test_sqlalchemy_on_sqlite_leaves_the_transaction_to_the_caller(sqlite_path: str) -> None:
+    """Also when the caller has only read until then, and the driver has begun nothing."""
+    driver = sqlite_driver(sqlite_path)
+    engine = sqlalchemy.create_engine(f"sqlite:///{sqlite_path}", poolclass=sqlalchemy.NullPool)
+    for end, expected in (("rollback", 0), ("commit", 1), ("commit", 1)):
+        with closing(Session(engine)) as session:
+            session.execute(sqlalchemy.text("SELECT 1"))
+            with run_of("a", 1).effect(session) as effect:
+                session.execute(sqlalchemy.text(COUNT))
+            getattr(session, end)()
+        assert driver.balance() == expected
+    assert effect.is_done
