@@ -51,4 +51,4 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
