@@ -48,3 +48,10 @@ def noop_kept(url: str) -> None:
 def stamp(sent_ns: int) -> None:
     """Write how long after `sent_ns` (CLOCK_MONOTONIC) the body began, in µs."""
     os.write(_stamps, b"%d\n" % ((time.monotonic_ns() - sent_ns) // 1000))
+
+
+@app.task(queue="bench")
+def hold() -> None:
+    """Write who started, and when; then run until the process ends."""
+    os.write(_stamps, b"%d %d\n" % (os.getpid(), time.monotonic_ns()))
+    time.sleep(3600)
