@@ -74,6 +74,18 @@ def test_an_error_is_retried_while_the_policy_allows() -> None:
     kinds = [decided(raised(ValueError()), policy, attempt=n) for n in range(3)]
     assert [found.kind for found in kinds] == ["r", "r", "f"]
     assert [found.delay_ms for found in kinds] == [5_000, 10_000, 0]
+    assert [found.record.attempt for found in kinds] == [1, 2, 3]
+
+
+def test_the_last_errors_are_kept() -> None:
+    """A job that is tried a thousand times does not grow."""
+    policy = Retry(1_000, delay=0).spec
+    told = [AttemptError(n, "ValueError", str(n)) for n in range(1, ERRORS_KEPT + 6)]
+    found = record()
+    for error in told:
+        end = Raised(["ValueError", "Exception"], error)
+        found = decide(found, end, retry=policy, result_ttl_ms=0, now_ms=NOW_MS, random=lambda: 0.0).record
+    assert found.errors == told[-ERRORS_KEPT:]
 
 
 def test_a_type_the_policy_leaves_out_fails_at_once() -> None:
@@ -100,7 +112,8 @@ def test_retry_in_is_granted_without_a_policy_and_counted_with_one() -> None:
 
 def test_what_the_job_did_not_do_is_not_charged() -> None:
     """Release, cancel and an unknown task leave the attempts as they are."""
-    assert decided(Released(), attempt=2).record == record(2)
+    released = decided(Released(), attempt=2)
+    assert (released.kind, released.record) == ("l", record(2))
     cancelled = decided(Cancelled(), attempt=2)
     assert (cancelled.kind, cancelled.record.attempt, cancelled.keep_ms) == ("c", 2, KEEP_CANCELLED_MS)
     parked = decided(UnknownTask("app.gone"), attempt=2)

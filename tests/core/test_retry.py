@@ -51,6 +51,7 @@ def test_types_are_told_by_name_and_giving_up_is_stronger() -> None:
     assert is_retryable(spec, ["ConnectionError", "OSError", "Exception"])
     assert not is_retryable(spec, ["FileNotFoundError", "OSError", "Exception"])
     assert not is_retryable(spec, ["ValueError", "Exception"])
+    assert is_retryable(Retry(1).spec, ["ValueError", "Exception"]), "a policy that names none covers all"
 
 
 @given(

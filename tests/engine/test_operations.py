@@ -523,6 +523,18 @@ def test_a_session_opened_meanwhile_is_not_overlooked(kit: Kit) -> None:
         assert answer == _finished(kit, steps, sessions)
 
 
+def test_a_job_that_ends_while_it_is_being_cancelled_keeps_its_end(kit: Kit) -> None:
+    """It lived when the operator looked; the script finds that it has succeeded."""
+    kit.add("a")
+    session = kit.open("s")
+    claims = kit.claim(session)
+    steps = ops.cancel(kit.queue, "a")
+    old = kit.client.run(next(steps))
+    kit.settle(session, claims)
+    assert "ended" == _finished(kit, steps, old)
+    assert "succeeded" == kit.state("a")
+
+
 def test_a_job_that_is_retried_twice_at_once_comes_back_once(kit: Kit) -> None:
     """Two operators read the same ended record; the second finds that it came back."""
     kit.add("a")
