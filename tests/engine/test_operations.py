@@ -418,7 +418,12 @@ def test_what_has_ended_is_kept_no_longer_than_asked(kit: Kit) -> None:
 
 @pytest.mark.damages
 def test_a_queue_written_by_a_newer_headrace_is_left_alone(kit: Kit) -> None:
+    kit.add("b", "c")
+    kit.settle(kit.open("before"), kit.claim("before", 1))
     do(kit, "HSET", kit.queue.meta, "layout", "99")
+    for change in (ops.cancel(kit.queue, "c"), ops.delete(kit.queue, "c"), ops.retry(kit.queue, "b")):
+        with pytest.raises(LayoutTooNew):
+            kit.client.run(change)
     with pytest.raises(LayoutTooNew, match=r"layout 99.*upgrade"):
         kit.add("a")
     with pytest.raises(LayoutTooNew):

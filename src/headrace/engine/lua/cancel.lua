@@ -8,6 +8,8 @@
 -- include: ending
 local q = queue_at(1)
 local id = ARGV[2]
+local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+if wrong then return wrong end
 local record = redis.call('HGET', q.jobs, id)
 if not record then return redis.error_reply('NOJOB ' .. id) end
 if state_of(record) ~= LIVE then return 'ended' end

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- delete: remove a job that is not running, wherever it is. LREM reads the whole ready list: rare by intent.
--- keys: jobs ready priority delayed sessions suspects crashes done dead stats watched cancels progress lingering
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta stats watched cancels progress lingering
 -- ARGV[1] layout  [2] job id  [3..] the sessions whose held sets follow the queue's keys
 -- returns deleted | running | again
 -- include: record
 local q = queue_at(1)
 local id = ARGV[2]
+local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+if wrong then return wrong end
 local record = redis.call('HGET', q.jobs, id)
 if not record then return redis.error_reply('NOJOB ' .. id) end
 if redis.call('ZCARD', q.sessions) ~= #ARGV - 2 then return 'again' end

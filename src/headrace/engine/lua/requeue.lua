@@ -7,6 +7,8 @@
 -- include: place
 local q = queue_at(1)
 local id = ARGV[2]
+local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+if wrong then return wrong end
 if redis.call('HGET', q.jobs, id) ~= ARGV[3] then return 0 end
 -- A job cancelled while it was ready may still have its old entry: it must not run twice.
 if redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
