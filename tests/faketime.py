@@ -20,7 +20,7 @@ _PLACES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfake
 NEAR_MS = 2_000
 
 
-def library() -> str | None:
+def shared_object() -> str | None:
     """Where libfaketime is, if it is installed."""
     return next((path for place in _PLACES for path in glob.glob(place)), None)
 

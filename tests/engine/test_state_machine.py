@@ -18,7 +18,7 @@ MANY = [60, pytest.param(1_500, marks=[pytest.mark.long, pytest.mark.timeout(1_2
 @pytest.fixture(scope="module")
 def server_with_clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ServerClock]]:
     """A Valkey whose clock can be moved."""
-    library = faketime.library()
+    library = faketime.shared_object()
     if library is None:
         pytest.skip("no libfaketime: apt-get install libfaketime")
     with faketime.server_with_clock(tmp_path_factory.mktemp("clock"), library) as found:
