@@ -303,8 +303,6 @@ class _Pipe:
         self._far_reader, self._far_writer = far
         self._due: deque[Trap | None] = deque()  # one a request whose reply has not come
         self._is_resp = True
-        for writer in (self._near_writer, self._far_writer):
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def run(self) -> None:
         """Until one side ends; then the other is told."""
