@@ -7,6 +7,7 @@ queues, `split` (Redis Cluster) makes it one Call a queue, since each queue live
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -99,9 +100,9 @@ class Settled(msgspec.Struct):
 
 
 class Renewed(msgspec.Struct):
-    """`gone`: sessions missing in at least one queue. `cancels`: (queue, id) of jobs asked to stop."""
+    """`gone`: sessions that are missing, each with the number of queues. `cancels`: (queue, id) of jobs asked to stop."""
 
-    gone: set[str]
+    gone: Counter[str]
     cancels: list[tuple[str, str]]
     server_ms: int
 
@@ -256,7 +257,7 @@ def open_session(queues: Sequence[QueueKeys], session: str, lease_ms: int, *, sp
 def renew(queues: Sequence[QueueKeys], sessions: Sequence[str], lease_ms: int, *, split: bool) -> Steps[Renewed]:
     """Put off the end of these sessions' leases. A session that is gone stays gone."""
     found = script("renew")
-    renewed = Renewed(set(), [], 0)
+    renewed = Renewed(Counter(), [], 0)
     for part in _parts(queues, split):
         gone, cancels, server_ms = yield Call(found, _keys(found, part), [LAYOUT_ARG, lease_ms, *sessions], list)
         renewed.gone.update(_texts(gone))

@@ -62,7 +62,7 @@ class _Loop:
         self._client = AsyncClient(child.server, retry=False)
         self._seats = [_Seat(row) for row in child.board.slots_of(child.number)]
         self._free = list(reversed(self._seats))
-        self._session: Session = child.session(0, self._seats[0].row, self._running_ids)
+        self._session: Session = child.session(0, self._seats[0].row, self._unsettled_ids)
         self._threads = ThreadPoolExecutor(len(self._seats), thread_name_prefix="headrace")
         # What jobs report goes out by one thread, in order: the loop does not wait for it.
         self._reporter = ThreadPoolExecutor(1, thread_name_prefix="headrace-reports")
@@ -74,8 +74,10 @@ class _Loop:
         self._wants_solo = self._is_solo = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _running_ids(self) -> set[str]:
-        return {seat.claim.id for seat in self._seats if seat.claim is not None}
+    def _unsettled_ids(self) -> set[str]:
+        """What runs, and what has ended since the exchange that is under way began."""
+        ids = {seat.claim.id for seat in self._seats if seat.claim is not None}
+        return ids.union(outcome.id for outcome in self._outcomes)
 
     async def live(self) -> None:
         child, loop = self._child, asyncio.get_running_loop()

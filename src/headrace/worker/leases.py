@@ -23,7 +23,11 @@ class Leases:
         self._failures = 0
 
     async def run_once(self) -> float:
-        """Renew each open session; return how many seconds to wait."""
+        """Renew each open session; return how many seconds to wait.
+
+        Also under the name that an adoption would give it: its reply may have been lost, and then the child does not know
+        yet which of the two it is. In each queue it is one of them.
+        """
         crew = self._crew
         sessions = {
             crew.session(child, number, epoch): (child, number, epoch)
@@ -31,15 +35,18 @@ class Leases:
             for number, slot in crew.session_slots(child)
             if (epoch := slot.epoch)
         }
+        next_of = {name: crew.session(child, slot, epoch + 1) for name, (child, slot, epoch) in sessions.items()}
         lease_s = crew.config.lease_ms / 1000
         try:
-            renewed = await crew.run(ops.renew(crew.queues, list(sessions), crew.config.lease_ms, split=crew.split))
+            names = [*sessions, *next_of.values()]
+            renewed = await crew.run(ops.renew(crew.queues, names, crew.config.lease_ms, split=crew.split))
         except ServerError:
             self._failures += 1
             return backoff_s(self._failures, min(1.0, lease_s / 2))
         self._failures = 0
         self._cancel(set(renewed.cancels))
-        self._judge({name: sessions[name] for name in renewed.gone if name in sessions})
+        gone, count = renewed.gone, len(crew.queues)
+        self._judge({name: sessions[name] for name in sessions if gone[name] + gone[next_of[name]] > count})
         return min(LOOK_AGAIN_S, lease_s / 4) if self._missing else crew.config.renew_ms / 1000
 
     def _judge(self, gone: dict[str, tuple[Child, int, int]]) -> None:

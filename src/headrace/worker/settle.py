@@ -27,7 +27,7 @@ class Session:
 
     Args:
         order: gives the queues of each claim, first the most wanted.
-        running: ids that run while outcomes are settled (asyncio); an adopted session keeps them.
+        running: ids that run, or end, while outcomes are settled (asyncio); an adopted session keeps them.
     """
 
     def __init__(
