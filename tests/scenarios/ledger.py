@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from headrace import Event, Headrace, JobContext, Retry, RetryIn, current_job
+from headrace import Event, Headrace, JobContext, Retry, RetryIn, crash, current_job
 
 app = Headrace(queues=["high", "default", "low"])
 _file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -54,6 +54,8 @@ if os.environ.get("LEDGER_HOOKS"):
 def work(number: int, seconds: float = 0.0) -> int:
     """Take some time; tell start and end."""
     write("start", number, current_job().attempt, os.getpid())
+    if crash.IS_ON:
+        crash.at("run.mid")
     if seconds:
         wait(seconds)
     write("end", number)
@@ -95,6 +97,16 @@ def is_called() -> str:
 async def awork(number: int, seconds: float = 0.0) -> int:
     write("start", number, current_job().attempt, os.getpid())
     await asyncio.sleep(seconds)
+    write("end", number)
+    return number
+
+
+@app.task
+def tells(number: int) -> int:
+    """Report on the way."""
+    write("start", number, current_job().attempt, os.getpid())
+    current_job().log("begun")
+    current_job().progress(1.0, "done")
     write("end", number)
     return number
 

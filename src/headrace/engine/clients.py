@@ -21,6 +21,7 @@ import hiredis
 import redis
 from redis.exceptions import NoScriptError
 
+from headrace import crash
 from headrace.engine import ops
 from headrace.engine.call import Call, Op, command
 from headrace.engine.connect import (
@@ -87,6 +88,13 @@ def _write(call: Call[Any], *, whole: bool = False) -> bytes:
     return packed + cast(bytes, hiredis.pack_command(tuple(call.wait))) if call.wait else packed  # type: ignore[arg-type]
 
 
+def _reach(call: Call[Any], phase: str) -> None:
+    """A crash point: this call, a script's, is at this phase of its round trip."""
+    if call.script is not None:
+        name = call.script.name
+        crash.at(f"{'claim' if name == 'settle' and len(call.args) == 4 else name}.{phase}")
+
+
 class _Link:
     """The connections of one thread: one to a single server, one a node on a cluster. Not thread-safe."""
 
@@ -135,16 +143,22 @@ class _Link:
     def _exchange(self, connection: Any, call: Call[Any]) -> Any:
         done = False
         try:
+            if crash.IS_ON:
+                _reach(call, "before_send")
             if call.wait:
                 reply = self._exchange_both(connection, call)
                 done = True
                 return reply
             connection.send_packed_command([_pack(call)])
+            if crash.IS_ON:
+                _reach(call, "after_send")
             try:
                 reply = connection.read_response()
             except NoScriptError:
                 connection.send_packed_command([_pack(call, whole=True)])
                 reply = connection.read_response()
+            if crash.IS_ON:
+                _reach(call, "after_reply")
             done = True
             return reply
         except redis.ResponseError:
@@ -160,10 +174,14 @@ class _Link:
         connection._sock.settimeout(self._reply_timeout_s + call.wait_ms / 1000)
         for whole in (False, True):
             connection.send_packed_command([_write(call, whole=whole)])
+            if crash.IS_ON:
+                _reach(call, "after_send")
             first, second = _reply_or_error(connection), _reply_or_error(connection)
             if not isinstance(first, NoScriptError):
                 break
         connection._sock.settimeout(self._reply_timeout_s)
+        if crash.IS_ON:
+            _reach(call, "after_reply")
         if isinstance(first, redis.ResponseError):
             raise first
         return first, str(second) if isinstance(second, redis.ResponseError) else second
@@ -526,22 +544,33 @@ async def _within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _ask(connection: Any, call: Call[Any]) -> Any:
+    if crash.IS_ON:
+        _reach(call, "before_send")
     if call.wait:
         return await _ask_both(connection, call)
     await connection.send_packed_command(_pack(call))
+    if crash.IS_ON:
+        _reach(call, "after_send")
     try:
-        return await connection.read_response()
+        reply = await connection.read_response()
     except NoScriptError:
         await connection.send_packed_command(_pack(call, whole=True))
-        return await connection.read_response()
+        reply = await connection.read_response()
+    if crash.IS_ON:
+        _reach(call, "after_reply")
+    return reply
 
 
 async def _ask_both(connection: Any, call: Call[Any]) -> tuple[Any, Any]:
     for whole in (False, True):
         await connection.send_packed_command(_write(call, whole=whole))
+        if crash.IS_ON:
+            _reach(call, "after_send")
         first, second = await _areply_or_error(connection), await _areply_or_error(connection)
         if not isinstance(first, NoScriptError):
             break
+    if crash.IS_ON:
+        _reach(call, "after_reply")
     if isinstance(first, redis.ResponseError):
         raise first
     return first, str(second) if isinstance(second, redis.ResponseError) else second

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from headrace import crash
 from headrace.app import Headrace
 from headrace.engine.call import Steps
 from headrace.engine.clients import ServerConfig, SyncClient, backoff_s
@@ -238,6 +239,8 @@ class Child:
         call_async: Callable[[Run], Any],
         send: Callable[[Callable[[], None]], object] | None = None,
     ) -> Executor:
+        if crash.IS_ON:
+            call_plain, call_async = _crashing(call_plain), _crashing(call_async)
         reports = Reports(self.client, self.find_running, send) if send else Reports(self.client, self.find_running)
         return Executor(self.app, reports, JobLog(), call_plain, call_async)
 
@@ -331,6 +334,26 @@ class Child:
     def _tell(self, name: EventName) -> None:
         if self.app.events.has(name):
             self.app.events.emit(Event(name, int(time.time() * 1000)))
+
+
+def _crashing(call: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    """A job's call between two crash points."""
+
+    def run(run: Run) -> Any:
+        crash.at("run.before")
+        found = call(run)
+        if inspect.isawaitable(found):
+            return _awaited_crashing(found)
+        crash.at("run.after")
+        return found
+
+    return run
+
+
+async def _awaited_crashing(found: Any) -> Any:
+    value = await found
+    crash.at("run.after")
+    return value
 
 
 async def _awaited(found: Any) -> Any:

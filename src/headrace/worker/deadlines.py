@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 
+from headrace import crash
 from headrace.worker.board import Interrupt, SlotRow
 from headrace.worker.crew import Child, Crew
 from headrace.worker.errands import Errands, GiveBack
@@ -62,10 +63,14 @@ class Deadlines:
         timeout_s = slot.timeout_ms / 1000
         child.overdue.add(job[1])
         who = f"child {child.number} (pid {pid})"
+        if crash.IS_ON:
+            crash.at("kill.before")
         self._crew.say(f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing {who}")
         self._crew.kill(
             child, f"over its timeout of {timeout_s:g} s, and did not stop when asked: its process was killed"
         )
+        if crash.IS_ON:
+            crash.at("kill.after")
         return True
 
     def _break_up(self, child: Child, number: int, slot: SlotRow) -> None:

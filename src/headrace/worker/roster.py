@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from headrace import crash
 from headrace.worker.board import Exit
 from headrace.worker.crew import Child, Crew
 from headrace.worker.errands import Errands, Release
@@ -68,11 +69,15 @@ class Roster:
         for slot in crew.slots(child):
             slot.reset()
         fresh = Child(child.number, quick_deaths=child.quick_deaths)
+        if crash.IS_ON:
+            crash.at("spawn.before")
         try:
             pid = await self._launcher.spawn(child.number, self._spawn_id)
         except SpawnFailed as error:
             self._count_early_death(child, f"child {child.number} could not be started: {error}")
             return
+        if crash.IS_ON:
+            crash.at("spawn.after")
         fresh.pid, fresh.spawn_id, fresh.started_s = pid, self._spawn_id, time.monotonic()
         row.pid = pid
         crew.children[child.number] = fresh
