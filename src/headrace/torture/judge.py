@@ -70,10 +70,11 @@ def judge(acked: Iterable[str], seen: Audit, effects: Effects, client: SyncClien
     for job_id, record in records.items():
         if record.state == Stored.FAILED:
             verdict.failed[record.reason or "?"] += 1
-        elif record.state == Stored.LIVE:
-            verdict.violations.append(f"{job_id} has not ended")
     failed = {job_id for job_id, record in records.items() if record.state == Stored.FAILED}
-    verdict.lost = sorted(wanted - effects.jobs - failed)
+    live = {job_id for job_id, record in records.items() if record.state == Stored.LIVE}
+    if live:
+        verdict.violations.append(f"{len(live)} jobs have not ended yet")
+    verdict.lost = sorted(wanted - effects.jobs - failed - live)
     verdict.unknown = sorted(set(seen.starts) - wanted)
     verdict.violations += _check_effects(records, seen, effects)
     for name in QUEUES:

@@ -15,11 +15,15 @@ import sys
 from collections.abc import Iterator
 
 from headrace.app import Headrace
+from headrace.engine.admin import count_jobs
+from headrace.engine.keys import queue_keys
 from headrace.errors import JobExists, ServerError
 from headrace.torture.names import QUEUES
 from headrace.torture.tasks import app, awork, dies, fails, hangs, work
 
 STOPS_WITHIN = 200  # tries of the last call
+MOST_WAITING = 1_000  # jobs; a busy machine's workers must be able to keep up, or the run ends with a backlog
+LOOK_EVERY = 50
 
 
 class Producer:
@@ -60,12 +64,23 @@ def _note(file: int, calls: list[tuple[object, tuple[float, ...], dict[str, obje
     os.write(file, "".join(f"{options['job_id']}\n" for _, _, options in calls).encode())
 
 
+def _waiting(client: Headrace) -> int:
+    """How many jobs have not ended; 0 while the server does not answer."""
+    try:
+        return sum(client.client.run(count_jobs(queue_keys(name))).live for name in QUEUES)
+    except ServerError:
+        return 0
+
+
 async def produce(producer: Producer, client: Headrace, file: int, told: list[int]) -> int:
     """Enqueue each call until it is stored, by turns sync and async; how often one had to be sent again."""
     again = 0
     for number, calls in enumerate(producer.calls()):
         if told:
             return again
+        if number % LOOK_EVERY == 0:
+            while not told and _waiting(client) > MOST_WAITING:
+                await asyncio.sleep(0.2)
         made = [task.options(**options).call(*args) for task, args, options in calls]  # type: ignore[attr-defined]
         left = STOPS_WITHIN
         while left:
