@@ -38,6 +38,7 @@ from headrace.errors import HeadraceError, JobExists, JobNotFound, NotDurable, T
 from headrace.events import Event, EventName, Events, Handler
 from headrace.job import Job, JobCall, job_of
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
+from headrace.outbox import Outbox
 from headrace.queue import Queue, checked_options
 from headrace.task import AsyncTask, Task, check_function, task_name
 
@@ -299,6 +300,23 @@ class Headrace:
         """A queue to enqueue to: `app.queue("low").enqueue(fn, 1)`."""
         return Queue(self, check_queue_name(name), {"queue": name})
 
+    def outbox(self, connection: Any) -> Queue:
+        """Enqueue in the transaction that is open on a connection: `app.outbox(connection).enqueue(task, 1)`.
+
+        The job is a row of the table `headrace_outbox` until `headrace outbox relay` has brought it to the server. It
+        exists if the transaction is committed, and else it never was. Until the relay has been there, its handle finds
+        nothing (JobNotFound).
+
+        Args:
+            connection: of psycopg 3 or sqlite3, a Session or Connection of SQLAlchemy 2, or the alias of a Django
+                database ("default"); with `aenqueue`, an async one of psycopg or SQLAlchemy.
+
+        Raises (by what is called on it):
+            UsageError: the connection commits each statement by itself, or is of no supported kind.
+            JobExists: the chosen job_id waits in the outbox already.
+        """
+        return Queue(Outbox(self, connection), None, {})
+
     @overload
     def enqueue(self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
@@ -405,7 +423,7 @@ class Headrace:
 
     def send(self, call: JobCall[R]) -> Job[R]:
         """Store one call; returns once the server has it, as durably as the call wants."""
-        new, job = self._new_job(call)
+        new, job = self.new_job(call)
         queue = call.plan.queue
         if queue not in self._announced:
             self._announce(queue)
@@ -416,7 +434,7 @@ class Headrace:
 
     async def asend(self, call: JobCall[R]) -> Job[R]:
         """As `send`."""
-        new, job = self._new_job(call)
+        new, job = self.new_job(call)
         queue = call.plan.queue
         if queue not in self._announced:
             await self._aannounce(queue)
@@ -425,7 +443,8 @@ class Headrace:
             self._tell_enqueued([job])
         return job
 
-    def _new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
+    def new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
+        """A call as what is stored, and the handle of it; nothing is sent."""
         plan = call.plan
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
@@ -455,7 +474,7 @@ class Headrace:
         for call in calls:
             if not isinstance(call, JobCall):
                 raise UsageError(f"enqueue_many: expected calls made by task.call(...), got {call!r:.80}")
-            new, job = self._new_job(call)
+            new, job = self.new_job(call)
             if new.check_id:
                 if (job.queue, job.id) in chosen:
                     raise JobExists(f"job_id {job.id} is given to two of the calls", job.id)

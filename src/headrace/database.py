@@ -33,9 +33,12 @@ class Link(Protocol):
 
     dialect: str
 
-    def is_idle(self) -> bool:
-        """Whether no transaction is open. Raises UsageError where a statement would be committed at once."""
+    def is_open(self) -> bool:
+        """Whether a transaction is open that is the caller's."""
         ...
+
+    def see_transactional(self) -> None:
+        """Raise UsageError where a statement would be committed at once."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """A block; raises UsageError where there can be none, or it was ended from inside."""
@@ -53,7 +56,7 @@ class AsyncLink(Protocol):
 
     dialect: str
 
-    def is_idle(self) -> bool: ...
+    async def see_transactional(self) -> None: ...
 
     def transaction(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -117,12 +120,15 @@ class _PsycopgLink:
         self._target = target
         self._open: Any = None
 
-    def is_idle(self) -> bool:
-        return _is_idle_psycopg(self._target)
+    def is_open(self) -> bool:
+        return _is_open_psycopg(self._target)
+
+    def see_transactional(self) -> None:
+        _see_transactional_psycopg(self._target)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.is_idle()
+        self.see_transactional()
         with self._target.transaction() as self._open:  # a savepoint where one is open
             yield
 
@@ -142,12 +148,12 @@ class _AsyncPsycopgLink:
         self._target = target
         self._open: Any = None
 
-    def is_idle(self) -> bool:
-        return _is_idle_psycopg(self._target)
+    async def see_transactional(self) -> None:
+        _see_transactional_psycopg(self._target)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        self.is_idle()
+        await self.see_transactional()
         async with self._target.transaction() as self._open:
             yield
 
@@ -160,11 +166,13 @@ class _AsyncPsycopgLink:
             return [] if cursor.description is None else list(await cursor.fetchall())
 
 
-def _is_idle_psycopg(target: Any) -> bool:
-    is_idle = int(target.info.transaction_status) == 0  # PQTRANS_IDLE
-    if is_idle and target.autocommit:
+def _is_open_psycopg(target: Any) -> bool:
+    return int(target.info.transaction_status) != 0  # PQTRANS_IDLE
+
+
+def _see_transactional_psycopg(target: Any) -> None:
+    if target.autocommit and not _is_open_psycopg(target):
         raise UsageError(_AUTOCOMMIT.format("autocommit=True"))
-    return is_idle
 
 
 def _tuple_row() -> Any:
@@ -178,17 +186,21 @@ class _SqliteLink:
         self._target = target
         self._must_undo = False
 
-    def is_idle(self) -> bool:
-        is_idle = not self._target.in_transaction
-        if is_idle and getattr(self._target, "autocommit", None) is True:  # Python 3.12
+    def is_open(self) -> bool:
+        return self._target.in_transaction
+
+    def see_transactional(self) -> None:
+        if self._target.in_transaction:
+            return
+        if getattr(self._target, "autocommit", None) is True:  # Python 3.12
             raise UsageError(_AUTOCOMMIT.format("autocommit=True"))
-        if is_idle and self._target.isolation_level is None:
+        if self._target.isolation_level is None:
             raise UsageError(_AUTOCOMMIT.format("isolation_level=None"))
-        return is_idle
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        is_own = self.is_idle()
+        self.see_transactional()
+        is_own = not self.is_open()
         self._must_undo = False
         if is_own:
             self._target.execute("BEGIN IMMEDIATE")
@@ -240,16 +252,17 @@ class _SqlalchemyLink:
         self._open: Any = None
         self.dialect = _dialect_of(target)
 
-    def is_idle(self) -> bool:
-        is_idle = not self._target.in_transaction()
-        if is_idle:
-            return True
-        _see_no_autocommit(self._connection())
-        return False
+    def is_open(self) -> bool:
+        return bool(self._target.in_transaction())
+
+    def see_transactional(self) -> None:
+        connection = self._connection()
+        _begin_for_sqlite(connection)
+        _see_no_autocommit(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        is_own = self.is_idle()
+        is_own = not self.is_open()
         if not is_own:
             _begin_for_sqlite(self._connection())
         with self._target.begin() if is_own else self._target.begin_nested() as self._open:
@@ -273,19 +286,17 @@ class _AsyncSqlalchemyLink:
         self._must_undo = False
         self.dialect = _dialect_of(target)
 
-    def is_idle(self) -> bool:
-        return not self._target.in_transaction()
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         self._must_undo = False
-        async with self._target.begin() if self.is_idle() else self._target.begin_nested() as block:
-            await self._see_no_autocommit()
+        found = self._target
+        async with found.begin_nested() if found.in_transaction() else found.begin() as block:
+            await self.see_transactional()
             yield
             if self._must_undo:
                 await block.rollback()
 
-    async def _see_no_autocommit(self) -> None:
+    async def see_transactional(self) -> None:
         found = self._target
         connection = await found.connection() if hasattr(found, "sync_session") else found
         _see_no_autocommit(connection.sync_connection)
@@ -312,7 +323,7 @@ def _see_no_autocommit(connection: Any) -> None:
 def _begin_for_sqlite(connection: Any) -> None:
     """sqlite3 begins at the first write; a savepoint before that would be a transaction of its own, and commit."""
     raw = connection.connection.dbapi_connection
-    if isinstance(raw, sqlite3.Connection) and not raw.in_transaction:
+    if isinstance(raw, sqlite3.Connection) and not raw.in_transaction and raw.isolation_level is not None:
         connection.exec_driver_sql("BEGIN")
 
 
@@ -337,12 +348,12 @@ class _DjangoLink:
         if self.dialect not in DIALECTS:
             raise UsageError(f"the Django database {alias!r} is {self.dialect}; PostgreSQL and SQLite are supported")
 
-    def is_idle(self) -> bool:
-        if self._connection.in_atomic_block:
-            return False
-        if self._connection.get_autocommit():
-            raise UsageError(_AUTOCOMMIT.format("Django's way outside of transaction.atomic()"))
-        return False
+    def is_open(self) -> bool:
+        return bool(self._connection.in_atomic_block)
+
+    def see_transactional(self) -> None:
+        if not self._connection.in_atomic_block and self._connection.get_autocommit():
+            raise UsageError(_AUTOCOMMIT.format("as Django does outside of transaction.atomic()"))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

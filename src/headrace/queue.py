@@ -8,14 +8,14 @@ from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from headrace.core.options import EnqueueOptions, check_enqueue_options
 from headrace.engine.keys import check_job_id, check_queue_name
-from headrace.job import Job, JobCall, Runner
+from headrace.job import Job, JobCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Sender(Runner, Protocol):
-    """What a queue needs of its app: to find the task that a target stands for, and to send the job."""
+class Sender(Protocol):
+    """What a queue needs of its app, or of an outbox: to find the task a target stands for, and to send the job."""
 
     def prepare(self, target: object, checked: Mapping[str, Any], args: Any, kwargs: Any) -> JobCall[Any]: ...
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "job": ("job", "List, show, retry, cancel, delete and wait for jobs."),
     "dead": ("dead", "Failed jobs by what went wrong: list, retry, purge."),
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
+    "outbox": ("outbox", "Bring jobs enqueued in a database's transactions to the server."),
     "ping": ("ping", "Does the server answer?"),
     "check": ("check", "Check the server's settings and every queue's data."),
     "torture": ("torture", "Make every fault there is, and judge what became of the jobs."),
