@@ -67,7 +67,7 @@ def judge(acked: Iterable[str], seen: Audit, effects: Effects, client: SyncClien
     verdict.starts, verdict.ends = seen.starts.total(), seen.ends.total()
     verdict.extra_runs = verdict.starts - len(seen.starts)
     records = {job_id: record for name in QUEUES for job_id, record in client.run(_records(name))}
-    for job_id, record in records.items():
+    for record in records.values():
         if record.state == Stored.FAILED:
             verdict.failed[record.reason or "?"] += 1
     failed = {job_id for job_id, record in records.items() if record.state == Stored.FAILED}
