@@ -33,7 +33,7 @@ _GONE = "if not redis.call('ZSCORE', q.sessions, session) then"
 _HELD = "if redis.call('SISMEMBER', KEYS[KEYS_PER_QUEUE + i - 2], id) == 1 then"
 
 SETTLE = [
-    Mutant("settle.lua", _GONE, "if false then", "a session that is gone settles and claims", is_quick=True),
+    Mutant("settle.lua", _GONE, "if false then", "a session that is gone settles and claims"),
     Mutant("settle.lua", "if redis.call('SREM', q.held, ARGV[first]) == 1 then",
            "if redis.call('SISMEMBER', q.held, ARGV[first]) == 1 then", "a settled job's claim is kept"),
     Mutant("settle.lua", "if redis.call('SREM', q.held, ARGV[first]) == 1 then",
@@ -75,7 +75,7 @@ CLAIM = [
     Mutant("include/claim.lua", "math.max((tonumber(meta[3]) or 0) + 1, now_us)", "now_us",
            "a fence goes back with the clock", operation("fences_grow")),
     Mutant("include/claim.lua", "redis.call('HSET', q.meta, 'fence', fence)", "", "the last fence is not remembered"),
-    Mutant("include/claim.lua", "redis.call('SADD', q.held, unpack(ids))", "", "nobody is noted as a job's holder", is_quick=True),
+    Mutant("include/claim.lua", "redis.call('SADD', q.held, unpack(ids))", "", "nobody is noted as a job's holder"),
     Mutant("include/claim.lua", "if meta[2] then return", "if false then return", "a paused queue gives jobs"),
     Mutant("include/claim.lua", "if state == 3 then", "if state then", "a cancelled job's entry runs"),
     Mutant("include/claim.lua", "is_suspect, more = #ids, 1", "is_suspect, more = 0, 1", "a suspect is claimed with others"),
@@ -93,7 +93,7 @@ CLAIM = [
 ]  # fmt: skip
 
 PLACE = [
-    Mutant("include/place.lua", "redis.call('ZREM', q.delayed, unpack(ids))", "", "a due job stays among the delayed", is_quick=True),
+    Mutant("include/place.lua", "redis.call('ZREM', q.delayed, unpack(ids))", "", "a due job stays among the delayed"),
     Mutant("include/place.lua", "'ZRANGEBYSCORE', q.delayed, '-inf', now_ms,", "'ZRANGEBYSCORE', q.delayed, '-inf', '+inf',",
            "a due job takes along those that are not due"),
     Mutant("include/place.lua", "if wait > 0 then return wait, 0 end", "", "a claim promotes, and tells a wrong next due time",
@@ -112,7 +112,7 @@ SESSIONS = [
            "if crashes >= MAX_CRASHES then", "a job that died keeps its crash count"),
     Mutant("include/release.lua", "if is_cancel_asked(q, id) then", "if false then",
            "a job that was asked to stop comes back as a suspect"),
-    Mutant("release.lua", "redis.call('DEL', q.held)", "", "a released session still holds its jobs", is_quick=True),
+    Mutant("release.lua", "redis.call('DEL', q.held)", "", "a released session still holds its jobs"),
     Mutant("release.lua", "redis.call('ZREM', q.sessions, ARGV[2])", "", "a released session lives on"),
     Mutant("release.lua", "elseif redis.call('HEXISTS', q.crashes, id) == 1 then", "elseif false then",
            "a suspect that is released is one no more"),
@@ -143,7 +143,7 @@ TEND = [
     Mutant("tend.lua", "redis.call('ZREM', q.sessions, session)", "", "a swept session lives on"),
     Mutant("tend.lua", "redis.call('DEL', held)", "", "a swept session still holds its jobs"),
     Mutant("tend.lua", "'ZRANGEBYSCORE', q.sessions, '-inf', now_ms", "'ZRANGEBYSCORE', q.sessions, '-inf', '+inf'",
-           "a living session is swept", is_quick=True),
+           "a living session is swept"),
     Mutant("tend.lua", "if ARGV[2] == '1' then", "if true then", "who may not judge leases sweeps"),
     Mutant("tend.lua", "#ids == 1 and redis.call", "redis.call", "a lost machine is charged to a neighbour", operation("lost_machine")),
     Mutant("tend.lua", "redis.call('ZREM', place, unpack(ids))", "", "a forgotten job keeps its entry"),
