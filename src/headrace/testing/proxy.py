@@ -246,6 +246,7 @@ class FaultProxy:
     async def _end(self) -> None:
         """End every task, also those of connections that were being accepted."""
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.sleep(0)  # by now each has begun, and cleans up after itself
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
