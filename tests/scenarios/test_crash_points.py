@@ -17,6 +17,7 @@ from scenario_lab import HERE, Lab, until
 from test_faults import POOLS
 
 from headrace import crash
+from headrace.engine.call import script
 from headrace.engine.keys import queue_keys
 from headrace.testing import FaultProxy, runs
 
@@ -236,6 +237,8 @@ def test_who_acts_on_a_job_dies(lab: Lab, once: Path, monkeypatch: pytest.Monkey
 
 
 def _run(lab: Lab, monkeypatch: pytest.MonkeyPatch, source: str, point: str) -> int:
+    """The exit code. The server knows the script: else what was sent asks only whether it does."""
+    lab.redis.script_load(script(point.partition(".")[0]).source)
     monkeypatch.setenv("HEADRACE_CRASH", point)
     return subprocess.run(
         [sys.executable, "-c", source], cwd=HERE, timeout=60, stderr=subprocess.DEVNULL,
