@@ -1,8 +1,12 @@
-"""A child of a worker inside the test's own process: the real parts, driven by the test instead of a supervisor."""
+"""A child of a worker inside the test's own process: the real parts, driven by the test; and its supervisor's watch."""
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
+import gc
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +14,18 @@ from typing import Any
 
 from headrace import Headrace
 from headrace.engine import ops
+from headrace.engine.clients import AsyncClient, ServerConfig
 from headrace.engine.keys import QueueKeys, queue_keys
-from headrace.worker import aio
 from headrace.worker.board import Board, SlotRow
 from headrace.worker.child import Child
 from headrace.worker.config import WorkerConfig
 from headrace.worker.consumer import Consumer
+from headrace.worker.crew import Crew
+from headrace.worker.deadlines import Deadlines
+from headrace.worker.errands import Errands
 from headrace.worker.settle import Session
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class Hand:
@@ -27,14 +36,13 @@ class Hand:
         self.board = Board.create(1, config.slots)
         self.child = Child(app, config, self.board, 0, 1)
         self.consumers: list[Consumer] = []
-        make = self.child._consumers
+        self._make = self.child._consumers
+        self.child._consumers = self._noted  # type: ignore[method-assign]
 
-        def noted() -> tuple[list[Consumer], list[Session], Callable[[], None]]:
-            made = make()
-            self.consumers = made[0]
-            return made
-
-        self.child._consumers = noted  # type: ignore[method-assign]
+    def _noted(self) -> tuple[list[Consumer], list[Session], Callable[[], None]]:
+        made = self._make()
+        self.consumers = made[0]
+        return made
 
     @property
     def slot(self) -> SlotRow:
@@ -42,19 +50,22 @@ class Hand:
 
     @property
     def consumer(self) -> Consumer:
+        """The first; not of the asyncio pool."""
         return self.consumers[0]
 
     def work(self) -> None:
-        """To the end; in the thread that calls."""
-        if self.child.config.pool == "asyncio":
-            aio.work(self.child)
-        else:
-            self.child._work()
+        """Live as a child does, to the end; in the main thread. This process's signals are as before afterwards."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        try:
+            assert self.child.live() == 0
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            faulthandler.unregister(signal.SIGUSR1)
+            gc.unfreeze()
 
     def close(self) -> None:
         self.child.client.close()
-        if self.child._runner is not None:
-            self.child._runner.close()
         os.close(self.board.fd)
 
 
@@ -66,6 +77,40 @@ def hand(app: Headrace, *, queues: list[str] | None = None, burst: bool = True, 
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def deadlines_watched(one: Hand) -> Iterator[None]:
+    """The supervisor's duty of interrupting what is over its timeout, in a thread, a thousand times a second.
+
+    It ends when the child's stop hooks run: a later signal would find no handler.
+    """
+    stop = threading.Event()
+
+    async def watch() -> None:
+        crew = Crew(one.child.config, one.board)
+        crew.connect(AsyncClient(ServerConfig(one.app.server_config.url), retry=False), ["default"])
+        crew.children[0].pid = os.getpid()
+        errands = Errands(crew)
+        deadlines = Deadlines(crew, errands)
+        while not stop.is_set():
+            await deadlines.run_once()
+            await asyncio.sleep(0.001)
+        await errands.finish(10)
+        await crew.client.aclose()
+
+    thread = threading.Thread(target=lambda: asyncio.run(watch()))
+
+    def end() -> None:
+        stop.set()
+        thread.join()
+
+    one.app.on_start(thread.start)
+    one.app.on_stop(end)
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 class Other:
@@ -95,9 +140,3 @@ class Other:
         self._app.client.run(
             ops.release(self.queues, self.name, blamed=blamed, alone=True, reason="killed", split=False)
         )
-
-
-def in_thread(work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread

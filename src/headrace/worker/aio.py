@@ -240,7 +240,7 @@ class _Loop:
         seat = self._seat_of.pop(run.id)
         loop = asyncio.get_running_loop()
         if run.is_async:
-            seat.task = loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
+            seat.task = loop.create_task(guarded(run))
         else:
             context = copy_context()
             seat.task = asyncio.ensure_future(_future(loop, self._threads, lambda: context.run(_in_thread, seat, run)))

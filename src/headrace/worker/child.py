@@ -84,6 +84,7 @@ class Child:
         self._jobs = 0
         self._helper = Helper(self)
         self._runner: asyncio.Runner | None = None
+        self._threads = threading.local()
 
     # Life
 
@@ -155,8 +156,7 @@ class Child:
         if pool == "threads":
             window = ThreadWindow(slot)
             self.on_interrupt.append(window.on_signal)
-            runners = threading.local()
-            executor = self.executor(window.call, lambda run: window.call_async(run, _own_runner(runners)))
+            executor = self.executor(window.call, lambda run: window.call_async(run, self._runner_of_thread()))
             return executor, executor.call, 256
         main_window = MainThreadWindow(slot)
         executor = self.executor(main_window.call, lambda run: main_window.call_async(run, self._own_runner()))
@@ -184,6 +184,13 @@ class Child:
             self._runner = asyncio.Runner()
         return self._runner
 
+    def _runner_of_thread(self) -> asyncio.Runner:
+        """The loop of this thread's async tasks."""
+        runner: asyncio.Runner | None = getattr(self._threads, "runner", None)
+        if runner is None:
+            runner = self._threads.runner = asyncio.Runner()
+        return runner
+
     def _run_one(self, consumer: Consumer) -> None:
         if self.config.pool == "prefork":
             self._helper.start([consumer])
@@ -191,8 +198,14 @@ class Child:
         self._helper.stop()
 
     def _run_threads(self, consumers: Sequence[Consumer]) -> None:
-        """Consumers in threads; the main thread waits for signals, since Python hears them there only."""
+        """Consumers in threads; the main thread waits for signals, since Python hears them there only.
+
+        What a signal asks for is done here and not in its handler, which the next signal may interrupt: halfway, with
+        a lock held that the second run of the handler would wait for.
+        """
         reading, writing = os.pipe()
+        heard = Bell()
+        acts, self.on_interrupt = self.on_interrupt, [heard.ring]
         self._helper.start(consumers)
         threads = [
             threading.Thread(target=self._run_and_tell, args=(consumer, writing), name=f"headrace-{n}", daemon=True)
@@ -202,13 +215,20 @@ class Child:
             thread.start()
         ended = 0
         while ended < len(threads):
-            select.select([reading], [], [])
-            ended += len(os.read(reading, len(threads)))
+            ready, _, _ = select.select([reading, heard.fd], [], [])
+            if heard.fd in ready:
+                heard.empty()
+                for act in acts:
+                    act()
+            if reading in ready:
+                ended += len(os.read(reading, len(threads)))
         self._helper.stop()
 
     def _run_and_tell(self, consumer: Consumer, writing: int) -> None:
         try:
             consumer.run()
+            if hasattr(self._threads, "runner"):
+                self._threads.runner.close()
         except BaseException:
             logger.exception("a consumer ended by a bug of ours; this child ends")
             self.stop()
@@ -360,12 +380,22 @@ async def _awaited(found: Any) -> Any:
     return await found
 
 
-def _own_runner(runners: threading.local) -> asyncio.Runner:
-    """The loop of this thread's async tasks."""
-    runner: asyncio.Runner | None = getattr(runners, "runner", None)
-    if runner is None:
-        runner = runners.runner = asyncio.Runner()
-    return runner
+class Bell:
+    """A pipe that a signal handler may write to: `fd` is readable when it was rung."""
+
+    def __init__(self) -> None:
+        self.fd, self._writing = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._writing, False)
+
+    def ring(self) -> None:
+        try:
+            os.write(self._writing, b"!")
+        except BlockingIOError:
+            return  # it is full: a ring is under way
+
+    def empty(self) -> None:
+        os.read(self.fd, 4096)
 
 
 class Helper:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
-from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import Any
 
@@ -54,9 +53,10 @@ class Quit(Exception):
         self.error = error
 
 
-async def guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def guarded(run: Run) -> Any:
+    """An `async def` task's own coroutine; it is made here, so that none is left unused when this never begins."""
     try:
-        return await coroutine
+        return await run.fn(*run.args, **run.kwargs)
     except (SystemExit, KeyboardInterrupt) as error:
         raise Quit(error) from None
 
@@ -106,7 +106,7 @@ class MainThreadWindow:
 
     async def _main(self, run: Run) -> Any:
         self._loop, self._kind = asyncio.get_running_loop(), None
-        self._task = self._loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
+        self._task = self._loop.create_task(guarded(run))
         self._run = run
         try:
             return await self._task
@@ -186,7 +186,7 @@ class ThreadWindow:
 
     async def _main(self, run: Run) -> Any:
         loop = asyncio.get_running_loop()
-        task: asyncio.Task[Any] = loop.create_task(guarded(run.fn(*run.args, **run.kwargs)))
+        task: asyncio.Task[Any] = loop.create_task(guarded(run))
         with self._lock:
             self._loop, self._task, self._kind = loop, task, None
         try:
