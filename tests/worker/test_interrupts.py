@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 from worker_kit import deadlines_watched, hand
 
-from headrace import Headrace, Job
+from headrace import Headrace, Job, JobContext, JobFailed
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,33 @@ def test_a_timeout_that_comes_just_as_the_job_ends_hits_nobody_else(app: Headrac
     assert {"succeeded", "failed"} >= {job.state for job in told}
     errors = {(job.errors[-1].type, job.errors[-1].message) for job in told if job.state == "failed"}
     assert {("headrace.errors.JobTimeout", "over its timeout of 0.002 s")} == errors
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_timeout_that_passes_before_the_jobs_own_code_runs_stops_it_then(
+    app: Headrace, pool: str, is_async: bool
+) -> None:
+    """A signal that finds nothing to stop is sent again: the job need not be killed."""
+
+    def doomed() -> str:
+        burn(5)
+        return "not stopped"
+
+    async def adoomed() -> str:
+        await asyncio.sleep(5)
+        return "not stopped"
+
+    @app.middleware
+    def slow(job: JobContext) -> Iterator[None]:
+        burn(0.2)
+        yield
+
+    job = app.task(name="doomed", timeout=0.05)(adoomed if is_async else doomed).enqueue()
+    with hand(app, pool=pool, slots=SLOTS[pool], kill_after_ms=600_000) as one, deadlines_watched(one):
+        one.work()
+    with pytest.raises(JobFailed, match=r"over its timeout of 0\.05 s"):
+        job.result(timeout=5)
 
 
 BURSTS = """

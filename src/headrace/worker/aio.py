@@ -259,13 +259,15 @@ class _Loop:
             serial, kind = seat.row.serial, asked(seat.row)
             if kind is None or seat.run is None or seat.done_serial == serial:
                 continue
-            seat.done_serial, seat.kind = serial, kind
-            if seat.run.is_async and seat.task is not None:
-                seat.task.cancel()
+            if seat.run.is_async:
+                is_done = seat.task is not None and seat.task.cancel()
             else:
                 with seat.lock:
-                    if seat.thread:
+                    is_done = seat.thread != 0
+                    if is_done:
                         raise_in_thread(seat.thread, kind)
+            if is_done:
+                seat.done_serial, seat.kind = serial, kind
 
 
 async def _run_hooks(hooks: Sequence[Callable[[], Any]]) -> None:

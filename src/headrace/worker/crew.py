@@ -24,6 +24,7 @@ from headrace.worker.processes import send_signal
 
 T = TypeVar("T")
 
+SIGNAL_EVERY_S = 0.5
 DENIED_FOR_S = 300.0
 """How long a worker goes on that the server refuses: a password may be on its way."""
 
@@ -40,6 +41,7 @@ class Child:
     is_stopping: bool = False
     is_done: bool = False
     next_start_s: float = 0.0
+    next_signal_s: float = 0.0
     quick_deaths: int = 0
     killed_why: str = ""
     """Set before the supervisor kills it. Then no running job is blamed, but those in `overdue`."""
@@ -181,9 +183,12 @@ class Crew:
                 send_signal(child.pid, signal.SIGUSR2)
 
     def interrupt(self, child: Child, slot: SlotRow, serial: int, reason: int) -> None:
-        """Raise an exception in a running job, once."""
-        if slot.interrupt == serial:
+        """Raise an exception in a running job, once. Asked again, signal again: the first may have found nothing to
+        stop, as when its middleware took the time."""
+        now = time.monotonic()
+        if slot.interrupt == serial and now < child.next_signal_s:
             return
         slot.interrupt_reason = reason
         slot.interrupt = serial
+        child.next_signal_s = now + SIGNAL_EVERY_S
         send_signal(child.pid, signal.SIGUSR2)
