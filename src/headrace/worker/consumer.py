@@ -3,7 +3,8 @@
 1. `run` settles what is done and claims the next jobs in one call; waits for the doorbell when there is nothing.
 2. `_run_batch` runs the claimed jobs one after another; board first, so that the supervisor knows.
 3. `relieve`, called by the helper thread, settles what is done of a batch that has grown old behind one job, and gives the
-   unstarted ones back. `_lock` guards which of them takes the next job.
+   unstarted ones back. `_lock` guards which of them takes the next job. `_sending` lets one of them send at a time: a late
+   call could give back what the other has claimed since, and what it owes is the other's to adopt when it failed.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Consumer:
         self._size = BatchSize(batch_ms, most)
         self._doorbell = Doorbell(client.config, [queue.wake for queue in session.queues])
         self._lock = Lock()
+        self._sending = Lock()
         self._batch: list[Claim] = []
         self._next = 0
         self._outcomes: list[Settlement] = []
@@ -105,16 +107,18 @@ class Consumer:
             stopping = life.is_stopping
             permit = None if stopping or life.is_quiet else self._gate.enter(self._number)
             want = 0 if permit is None else 1 if permit.is_solo else self._size.want
-            outcomes, self._outcomes = self._outcomes, []
-            if not outcomes and not want:
+            with self._sending:
+                outcomes, self._outcomes = self._outcomes, []
+                is_idle = not outcomes and not want
+                settled = None if is_idle else exchange(
+                    self._client, self.session, outcomes, want, permit is not None and permit.may_take_suspects,
+                    self._wake_read, lambda: life.is_stopping,
+                )  # fmt: skip
+            if is_idle:
                 if stopping:
                     break
                 self._wait_quietly(GATE_WAIT_S if not life.is_quiet else LOOK_EVERY_S)
                 continue
-            settled = exchange(
-                self._client, self.session, outcomes, want, permit is not None and permit.may_take_suspects,
-                self._wake_read, lambda: life.is_stopping,
-            )  # fmt: skip
             claimed = None if settled is None else settled.claimed
             if claimed is None or not claimed.claims:
                 self._gate.leave(self._number)
@@ -207,16 +211,20 @@ class Consumer:
             unstarted = self._batch[self._next :]
             del self._batch[self._next :]
             self._batch_started_ns = now_ns
-        owed = done + [self._executor.release(claim) for claim in unstarted]
-        if owed:
-            try:
-                client.run(self.session.exchange(owed, 0, False))
-            except ServerError as error:
-                # What is in doubt is known again when the consumer has adopted its session; releases come with it.
-                self.session.must_adopt = True
-                logger.warning("%s; the consumer itself will settle %d outcome(s)", error, len(done))
-                with self._lock:
-                    self._outcomes = done + self._outcomes
+            if not done and not unstarted:
+                return True
+            # Before the job can end and its consumer send; nobody else waits for `_lock` when this is held.
+            self._sending.acquire()
+        try:
+            client.run(self.session.exchange(done + [self._executor.release(claim) for claim in unstarted], 0, False))
+        except ServerError as error:
+            # What is in doubt is known again when the consumer has adopted its session; releases come with it.
+            self.session.must_adopt = True
+            logger.warning("%s; the consumer itself will settle %d outcome(s)", error, len(done))
+            with self._lock:
+                self._outcomes = done + self._outcomes
+        finally:
+            self._sending.release()
         return True
 
     # Wait
