@@ -134,7 +134,7 @@ def relay_to(target: Any, client: SyncClient, *, limit: int = ROWS_A_ROUND, leas
             done.put_off += len(batch.jobs)
             continue
         with link.transaction():
-            link.execute(_sql(_ROWS, link), (batch.name,))  # locked in order, or two relays could wait for each other
+            link.execute(_sql(_ROWS, link), (batch.name,))
             link.execute(_DELETE, (batch.name,))
         done.sent += len(batch.jobs)
     return done
@@ -144,6 +144,9 @@ def _take_over(link: Link, prefix: str, lease_ms: int) -> list[_Batch]:
     """A batch whose relay has not finished it in its time. Its first row is the gate: one relay passes."""
     found = link.execute(_sql(_OVERDUE, link), (prefix,))
     for name, _, _ in found:
+        link.execute(
+            _sql(_ROWS, link), (name,)
+        )  # rows are always locked in their order, or two could wait for each other
         link.execute(_sql(_LEASE, link), (lease_ms, name))
     return [_Batch(*row) for row in found]
 
