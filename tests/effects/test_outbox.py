@@ -118,11 +118,11 @@ def forget_leases(shop: str) -> None:
         connection.commit()
 
 
-def start_relay(app: Headrace, shop: str, *args: str) -> subprocess.Popen[str]:
+def start_relay(app: Headrace, shop: str, *args: str, **environment: str) -> subprocess.Popen[str]:
+    known = {"HEADRACE_URL": app.server_config.url, "HEADRACE_DATABASE": shop, "PYTHONWARNINGS": "error"}
     return subprocess.Popen(
         [sys.executable, "-m", "headrace", "outbox", "relay", "--every", "0.02", *args],
-        env={**os.environ, "HEADRACE_URL": app.server_config.url, "HEADRACE_DATABASE": shop, "PYTHONWARNINGS": "error"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **known, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -369,6 +369,27 @@ def test_a_relay_killed_before_it_deletes_makes_no_second_job(app: Headrace, pg_
     told, complaints = second.communicate(timeout=60)
     assert (second.returncode, told) == (0, "3 sent, 0 set aside, 0 put off\n"), complaints
     assert 0 == rows_of(pg_shop, app)
+    assert sorted(job.id for job in jobs) == sorted(ended + end_all(app))
+
+
+@pytest.mark.parametrize("phase", ["before_send", "after_send", "after_reply"])
+@pytest.mark.parametrize("script", ["announce", "enqueue"])
+def test_a_relay_that_dies_at_a_round_trip_leaves_its_rows_to_the_next(
+    app: Headrace, sqlite_path: str, script: str, phase: str
+) -> None:
+    """Before the call, with the call under way, and with the answer in hand; whatever has run meanwhile is forgotten."""
+    shop = f"sqlite:///{sqlite_path}"
+    with connected(shop) as connection:
+        create_tables(connection)
+    jobs = put(app, shop, 2)
+    first = start_relay(app, shop, "--once", HEADRACE_CRASH=f"{script}.{phase}")
+    _, said = first.communicate(timeout=60)
+    assert (first.returncode, f"dies at {script}.{phase}" in said) == (-9, True), said
+    assert 2 == rows_of(shop, app)
+    assert 0 == relay_all(app, shop)  # the batch is the dead one's until its time is up
+    ended = end_all(app)
+    forget_leases(shop)
+    assert 2 == relay_all(app, shop)
     assert sorted(job.id for job in jobs) == sorted(ended + end_all(app))
 
 
