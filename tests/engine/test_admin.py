@@ -146,4 +146,5 @@ def test_a_worker_is_listed_while_it_beats_and_takes_its_command_once(kit):
     assert kit.client.run(admin.send_command("hr", "w1", "quiet"))
     assert not kit.client.run(admin.send_command("hr", "w2", "quiet"))
     assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info))) == "quiet"
+    assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info), taken="quiet")) is None
     assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info))) is None

@@ -11,11 +11,11 @@ import pytest
 from engine_kit import Kit, ended, ids_of, record_bytes
 
 from headrace.core.record import Stored
-from headrace.engine import ops
+from headrace.engine import admin, ops
 from headrace.engine.audit import audit
 from headrace.engine.call import Op, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient
-from headrace.errors import JobNotFound
+from headrace.errors import JobNotFound, ServerUnreachable
 from headrace.testing import FaultProxy, Trap, runs
 from headrace.testing.proxy import Matches
 from headrace.worker.board import Board
@@ -344,3 +344,36 @@ def test_claims_and_outcomes_are_never_half_known(
     assert {"succeeded"} == {kit.state(name) for name in names}
     assert 0 == number(kit, "LLEN", kit.queue.ready)
     assert 1 == number(kit, *SESSIONS)
+
+
+def test_a_session_in_doubt_is_closed_whichever_it_is_now(kit: Kit, link: FaultProxy) -> None:
+    """A consumer that stops after its claim's reply and then its adoption's were lost: its jobs are ready again."""
+    session = Consumer(kit, link, False).session
+    kit.add("a", "b", "c")
+    client = SyncClient(ServerConfig(link.url), retry=False)
+    traps = [link.lose_reply(runs(name)) for name in ("settle", "adopt")]
+    for _ in traps:
+        with pytest.raises(ServerUnreachable) as lost:
+            client.run(session.exchange([], 2, False))
+        session.note(lost.value)
+    assert [1, 1] == [trap.hits for trap in traps]
+    client.run(session.close())
+    client.close()
+    assert (0, 3) == (number(kit, *SESSIONS), number(kit, "LLEN", kit.queue.ready))
+
+
+@pytest.mark.parametrize("send", [send_sync, send_async])
+def test_a_command_for_a_worker_is_told_until_the_worker_has_it(
+    kit: Kit, link: FaultProxy, fault: Callable[[FaultProxy, Matches], Trap], send: Callable[..., Any]
+) -> None:
+    """Also when the reply that told it, or the word that it was taken, was lost."""
+
+    def beat(taken: str = "") -> Op[str | None]:
+        return ops.beat("hr", "w1", b"\x80", taken)
+
+    kit.client.run(beat())
+    assert kit.client.run(admin.send_command("hr", "w1", "quiet"))
+    for taken, told in (("", "quiet"), ("quiet", None), ("", None)):
+        trap = fault(link, runs("beat"))
+        assert told == send(link.url, lambda taken=taken: beat(taken))
+        assert trap.hits

@@ -435,9 +435,12 @@ def _read_tended(reply: list[Any]) -> Tended:
     return Tended(int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue))
 
 
-def beat(prefix: str, worker_id: str, info: bytes) -> Call[str | None]:
-    """Show that a worker is there (`info`: a msgpack map); returns the command an operator left for it."""
-    return Call(script("beat"), [workers_key(prefix)], [LAYOUT_ARG, worker_id, info], _optional_text)
+def beat(prefix: str, worker_id: str, info: bytes, taken: str = "") -> Call[str | None]:
+    """Show that a worker is there (`info`: a msgpack map); returns the command an operator left for it.
+
+    A command is told until a beat says that it was `taken`: a reply may be lost.
+    """
+    return Call(script("beat"), [workers_key(prefix)], [LAYOUT_ARG, worker_id, info, taken], _optional_text)
 
 
 def _optional_text(reply: bytes | None) -> str | None:

@@ -26,12 +26,14 @@ class Presence:
         self._state = state
         self._started_at_ms = int(time.time() * 1000)
         self._returns_seen = 0
+        self._taken = ""
 
     async def run_once(self) -> float:
         crew = self._crew
         info = msgspec.msgpack.encode(self._info())
         try:
-            command = await crew.run(ops.beat(crew.client.prefix, crew.config.worker_id, info))
+            command = await crew.run(ops.beat(crew.client.prefix, crew.config.worker_id, info, self._taken))
+            self._taken = ""
             returns = crew.health.returns
             if returns != self._returns_seen:
                 await crew.run(ops.announce_queues(crew.client.prefix, [queue.name for queue in crew.queues]))
@@ -39,7 +41,9 @@ class Presence:
         except ServerError:
             return 1.0
         if command is not None:
+            self._taken = command
             self._obey(command)
+            return 0.0  # say so, before the operator leaves another
         return BEAT_EVERY_S
 
     async def leave(self) -> None:

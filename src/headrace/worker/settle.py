@@ -60,10 +60,11 @@ class Session:
         yield from ops.open_session(self.queues, self._name(1), self._lease_ms, split=self._split)
         self._epoch = self._slot.epoch = 1
 
-    def close(self) -> Steps[ops.Released]:
-        released = yield from ops.close_session(self.queues, self.name, split=self._split)
+    def close(self) -> Steps[None]:
+        yield from ops.close_session(self.queues, self.name, split=self._split)
+        if self.must_adopt:  # an adoption whose reply was lost has begun the next one
+            yield from ops.close_session(self.queues, self._name(self._epoch + 1), split=self._split)
         self._slot.epoch = 0
-        return released
 
     def exchange(self, outcomes: list[ops.Settlement], want: int, take_suspects: bool) -> Steps[ops.Settled]:
         """Settle, and claim the next. May be sent again after any error, once `note` has seen it."""
