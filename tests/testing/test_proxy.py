@@ -205,6 +205,19 @@ def connect_lazily(link: FaultProxy, timeout_s: float) -> Any:
     return redis.Redis.from_url(link.url, protocol=2, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
 
 
+def test_half_open_connections_are_silent_and_new_ones_work(link: FaultProxy) -> None:
+    """The silent ones stay open until they are reset."""
+    with closing(connect(link, timeout_s=0.3)) as old:
+        assert old.ping()
+        silent = link.go_silent()
+        assert silent >= 1
+        with pytest.raises(redis.TimeoutError):
+            old.get("n")
+        with closing(connect(link)) as fresh:
+            assert fresh.ping()
+        assert link.reset_all() >= silent
+
+
 def test_open_connections_are_reset(link: FaultProxy) -> None:
     with closing(connect(link)) as one, closing(connect(link)) as two:
         one.ping(), two.ping()

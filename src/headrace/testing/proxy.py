@@ -182,6 +182,13 @@ class FaultProxy:
             self._loop.call_soon_threadsafe(event.set)
         self._do(_nothing())
 
+    def go_silent(self) -> int:
+        """Leave every open connection half-open: nothing passes on it any more, and nobody is told; how many there were.
+
+        New connections work. `reset_all` ends the silent ones.
+        """
+        return self._do(self._go_silent())
+
     def reset_all(self) -> int:
         """Reset (RST) every open connection on both sides; how many there were."""
         return self._do(self._reset_all())
@@ -236,6 +243,12 @@ class FaultProxy:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+    async def _go_silent(self) -> int:
+        pipes = [pipe for pipe in self._pipes if pipe.is_heard.is_set()]
+        for pipe in pipes:
+            pipe.is_heard.clear()
+        return len(pipes)
 
     async def _reset_all(self) -> int:
         pipes = list(self._pipes)
@@ -304,6 +317,8 @@ class _Pipe:
         self._far_reader, self._far_writer = far
         self._due: deque[Trap | None] = deque()  # one a request whose reply has not come
         self._is_resp = True
+        self.is_heard = asyncio.Event()
+        self.is_heard.set()
 
     async def run(self) -> None:
         """Until one side ends; then the other is told."""
@@ -315,8 +330,8 @@ class _Pipe:
         finally:
             for way in ways:
                 way.cancel()
+            _abort(self._far_writer)  # before it waits: it may be cancelled there
             await asyncio.gather(*ways, return_exceptions=True)
-            _abort(self._far_writer)
 
     def reset(self) -> None:
         for writer in (self._near_writer, self._far_writer):
@@ -328,6 +343,7 @@ class _Pipe:
             waiting += data
             messages, waiting = self._split(waiting)
             for message in messages:
+                await self.is_heard.wait()
                 trap = self._proxy.trap_for(message) if self._is_resp else None
                 if trap is not None and trap.spoils == "request":
                     trap.sprung()
@@ -338,6 +354,7 @@ class _Pipe:
                     if b"SYNC\r\n" in message[:24].upper():
                         self._is_resp = False  # a replica: what follows are no replies
                 await self._proxy.pass_on("up", message, self._far_writer)
+        await self.is_heard.wait()
         await self._proxy.until_open("up")
         if waiting:
             self._far_writer.write(waiting)
@@ -350,6 +367,7 @@ class _Pipe:
             waiting += data
             messages, waiting = self._split(waiting)
             for message in messages:
+                await self.is_heard.wait()
                 is_reply = self._is_resp and message[:1] != b">"  # a push answers nothing
                 trap = self._due.popleft() if is_reply and self._due else None
                 if trap is not None and message.startswith(b"-NOSCRIPT"):
@@ -362,6 +380,7 @@ class _Pipe:
                     self.reset()
                     return
                 await self._proxy.pass_on("down", message, self._near_writer)
+        await self.is_heard.wait()
         await self._proxy.until_open("down")
         self._near_writer.write(waiting)
         self._near_writer.close()
