@@ -15,6 +15,7 @@ import pytest
 from scenario_lab import Lab, until
 
 from headrace import Headrace, ResultTimeout
+from headrace.engine import admin
 from headrace.testing import FaultProxy, runs
 
 POOLS = {
@@ -60,6 +61,20 @@ def test_a_dead_childs_job_is_released_though_the_reply_is_lost(lab: Lab, link: 
     (lab.folder / "go").touch()
     assert 1 == job.result(timeout=30)
     trap.wait(2)
+
+
+def test_a_workers_command_is_obeyed_once_though_replies_are_lost(lab: Lab, link: FaultProxy) -> None:
+    """The one that tells it, and the one that confirms that it was taken."""
+    worker = lab.start("--processes", "1")
+    (name,) = [each.id for each in lab.app.client.run(admin.list_workers("hr"))]
+    assert lab.app.client.run(admin.send_command("hr", name, "quiet"))
+    trap = link.lose_reply(runs("beat"), times=2)
+    worker.wait_for("quiet: running jobs finish", timeout_s=30)
+    until(lambda: not lab.redis.hexists("hr:workers", f"!{name}"), what="the command confirmed")
+    lab.app.client.run(admin.send_command("hr", name, "stop"))
+    assert 0 == worker.process.wait(30)
+    assert (2, 1) == (trap.hits, worker.said.count("quiet: running jobs finish"))
+    assert {} == lab.redis.hgetall("hr:workers")
 
 
 @pytest.mark.parametrize(
