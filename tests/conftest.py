@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from headrace.context import set_current
 from headrace.server import EmbeddedServer
 from servers import flush, redis7_binary, three_node_cluster
 from soundness import violations_on
@@ -17,6 +18,13 @@ os.environ.pop("HEADRACE_APP", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Run in the background, as by `make test &`: the programs under test must hear Ctrl-C all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_current_job() -> Iterator[None]:
+    """A worker's parts, tried in this thread, leave the last job as the current one."""
+    yield
+    set_current(None)
 
 
 @pytest.fixture(scope="session")

@@ -393,6 +393,7 @@ def test_a_relay_that_dies_at_a_round_trip_leaves_its_rows_to_the_next(
     assert sorted(job.id for job in jobs) == sorted(ended + end_all(app))
 
 
+@pytest.mark.long
 def test_relays_killed_at_any_moment_bring_each_committed_job_once(app: Headrace, pg_shop: str) -> None:
     """Producers commit and roll back, three relays run, one of them is killed each few jobs; jobs end and are forgotten."""
     committed: set[str] = set()

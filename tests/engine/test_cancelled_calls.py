@@ -105,6 +105,7 @@ def test_an_async_call_that_timed_out_leaves_no_reply_behind(url: str) -> None:
         asyncio.run(main())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_an_enqueue_that_waits_for_the_disk_and_timed_out_leaves_no_reply_behind(url: str, is_async: bool) -> None:
     """Neither of its two; and each job is told of on its own."""

@@ -18,6 +18,8 @@ from headrace import Headrace, ResultTimeout
 from headrace.engine import admin
 from headrace.testing import FaultProxy, runs
 
+pytestmark = pytest.mark.long
+
 POOLS = {
     "prefork": ("--pool", "prefork", "--processes", "2"),
     "threads": ("--pool", "threads", "--slots", "4"),

@@ -132,6 +132,7 @@ HOLES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("way", "dies", "pool"), HOLES)
 def test_a_worker_goes_on_after_a_black_hole(lab: Lab, link: FaultProxy, way: str, dies: bool, pool: str) -> None:
     """It is noticed within the command timeout (5 s); afterwards all goes on, whether the late requests still come or not.
@@ -196,6 +197,7 @@ def test_a_half_open_link_is_noticed_within_the_command_timeout(url: str, is_asy
         assert 0.5 < took < 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_result_comes_through_a_link_that_is_cut_meanwhile(lab: Lab, is_async: bool) -> None:
     """Who waits for it hears of it, though the connection was reset, refused, and its ring lost."""

@@ -70,6 +70,7 @@ class Batch:
         return {self.app.job(name).state for name in names}
 
 
+@pytest.mark.long
 def test_what_runs_on_when_the_session_has_ended_is_dropped(
     app: Headrace, pool: str, caplog: pytest.LogCaptureFixture
 ) -> None:
