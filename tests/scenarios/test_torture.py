@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from headrace.context import JobContext
 from headrace.core.record import Stored, decode, encode
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
+from headrace.errors import UsageError
 from headrace.torture.chaos import OF_THE_SERVER, WEIGHTS, schedule
 from headrace.torture.judge import Audit, judge
 from headrace.torture.ledger import Effects, Ledger
@@ -91,11 +93,14 @@ def test_the_verdict_sees_what_is_wrong(url: str) -> None:
 
 
 def test_the_ledger_counts_an_effect_once(tmp_path: Path) -> None:
-    """A second run is told so; a run with an older fence has none."""
+    """However often the job runs; and a ledger that was used is not used again."""
     ledger = Ledger(str(tmp_path / "ledger.sqlite"))
     ledger.create()
-    assert [True, False, True] == [ledger.effect("a", 5), ledger.effect("a", 6), ledger.effect("b", 1)]
+    for job_id, fence in (("a", 5), ("a", 6), ("b", 1)):
+        ledger.count(JobContext(job_id, "default", "work", 1, fence))
     assert Effects({"a", "b"}, 3, 2) == ledger.read()
+    with pytest.raises(UsageError, match="2 effects noted already"):
+        ledger.create()
 
 
 def _get(key: bytes, field: str):  # type: ignore[no-untyped-def]

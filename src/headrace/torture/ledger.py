@@ -1,7 +1,6 @@
-"""The ledger that judges: what jobs did to a database, counted naively and counted under their fence.
+"""The ledger that judges: what jobs did to a database, counted naively, and counted inside `job.effect`.
 
-SQLite, or PostgreSQL through psycopg. The fenced way is that of the guide on effects that happen once: a row a job, taken
-in the transaction of the effect, only by a fence that is not lower than the last.
+SQLite, or PostgreSQL through psycopg.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.context import JobContext
+from headrace.effects import create_tables
 from headrace.errors import UsageError
 
-TABLES = (
-    "CREATE TABLE IF NOT EXISTS torture_effect (job_id text PRIMARY KEY, fence bigint NOT NULL, done integer NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS torture_count (pid bigint PRIMARY KEY, naive bigint NOT NULL, fenced bigint NOT NULL)",
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS torture_count (pid bigint PRIMARY KEY, naive bigint NOT NULL, fenced bigint NOT NULL)"
 )
-TAKE = """
-INSERT INTO torture_effect AS e (job_id, fence, done) VALUES (?, ?, 0)
-ON CONFLICT (job_id) DO UPDATE SET fence = excluded.fence WHERE e.done = 0 AND e.fence <= excluded.fence
-RETURNING fence
-"""
 COUNT = """
 INSERT INTO torture_count AS c (pid, naive, fenced) VALUES (?, ?, ?)
 ON CONFLICT (pid) DO UPDATE SET naive = c.naive + excluded.naive, fenced = c.fenced + excluded.fenced
@@ -31,7 +26,7 @@ ON CONFLICT (pid) DO UPDATE SET naive = c.naive + excluded.naive, fenced = c.fen
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """`jobs`: that have had their effect. `naive`, `fenced`: how often it was counted."""
+    """`jobs`: ids of those that have had their effect. `naive`, `fenced`: how often it was counted."""
 
     jobs: set[str]
     naive: int
@@ -51,34 +46,37 @@ class Ledger:
         self._is_postgres = url.startswith(("postgresql://", "postgres://"))
 
     def create(self) -> None:
-        """Make the tables, empty."""
-        connection = self._connection()
-        for statement in TABLES:
-            self._execute(connection, statement)
-        for table in ("torture_effect", "torture_count"):
-            self._execute(connection, f"DELETE FROM {table}")
-        connection.commit()
+        """Make the tables.
 
-    def effect(self, job_id: str, fence: int) -> bool:
-        """Have the job's effect, naively, and then once; False when it had it before, or a newer run has begun."""
+        Raises:
+            UsageError: effects are noted there already: they must not be mixed with those of a torture run.
+        """
+        connection = self._connection()
+        create_tables(connection)
+        self._execute(connection, TABLE)
+        used = self._execute(connection, "SELECT count(*) FROM headrace_effect").fetchone()[0]
+        connection.commit()
+        if used:
+            raise UsageError(f"the ledger's database has {used} effects noted already: give --ledger an empty one")
+
+    def count(self, job: JobContext) -> None:
+        """Have the job's effect: naively each time, and once inside `job.effect`."""
         connection = self._connection()
         try:
             self._execute(connection, COUNT, os.getpid(), 1, 0)
             connection.commit()
-            taken = self._execute(connection, TAKE, job_id, fence).fetchone() is not None
-            if taken:
-                self._execute(connection, COUNT, os.getpid(), 0, 1)
-                self._execute(connection, "UPDATE torture_effect SET done = 1 WHERE job_id = ?", job_id)
-            connection.commit()
-            return taken
         except BaseException:
-            # Also when the job is interrupted here: what was begun must not be committed by the next one.
+            # The job was interrupted here: what was begun must not be committed by the next one.
             connection.rollback()
             raise
+        with job.effect(connection) as effect:
+            if not effect.is_done:
+                self._execute(connection, COUNT, os.getpid(), 0, 1)
 
     def read(self) -> Effects:
         connection = self._connection()
-        jobs = {row[0] for row in self._execute(connection, "SELECT job_id FROM torture_effect WHERE done = 1")}
+        rows = self._execute(connection, "SELECT job FROM headrace_effect WHERE done")
+        jobs = {row[0].rpartition("/")[2] for row in rows.fetchall()}
         naive, fenced = self._execute(
             connection, "SELECT coalesce(sum(naive), 0), coalesce(sum(fenced), 0) FROM torture_count"
         ).fetchone()
@@ -97,7 +95,7 @@ class Ledger:
             try:
                 import psycopg
             except ImportError:
-                raise UsageError("a PostgreSQL ledger needs psycopg: pip install 'psycopg[binary]'") from None
+                raise UsageError("a PostgreSQL ledger needs psycopg: pip install 'headrace[postgres]'") from None
             return psycopg.connect(self.url)
         connection = sqlite3.connect(self.url, timeout=30, isolation_level="IMMEDIATE", check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
