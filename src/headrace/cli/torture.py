@@ -68,7 +68,7 @@ def rows_of(report: Report) -> list[dict[str, Any]]:
         ("faults", sum(report.faults.values())),
         *((f"  {name}", count) for name, count in sorted(report.faults.items(), key=lambda pair: -pair[1])),
         ("workers started again", report.restarts),
-        ("enqueues sent again", report.enqueues_again),
+        ("enqueues that failed and were sent again", report.enqueues_again),
         ("jobs acknowledged", found.acked),
         ("runs started", found.starts),
         ("runs ended", found.ends),
