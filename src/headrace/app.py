@@ -28,7 +28,7 @@ from headrace.core.options import (
     check_durability,
     check_task_options,
 )
-from headrace.core.record import LAYOUT, Record, State, Stored, encode, new_job_id
+from headrace.core.record import LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
 from headrace.core.retry import duration_ms
 from headrace.engine import ops
 from headrace.engine.call import Steps, command
@@ -36,7 +36,7 @@ from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, maske
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
 from headrace.errors import HeadraceError, JobExists, JobNotFound, NotDurable, TaskNotRegistered, UsageError
 from headrace.events import Event, EventName, Events, Handler
-from headrace.job import Job, JobCall, job_of
+from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
 from headrace.outbox import Outbox
 from headrace.queue import Queue, checked_options
@@ -355,14 +355,16 @@ class Headrace:
         """
         jobs, parts = self._prepare_many(calls)
         stored = 0
+        same: dict[str, str] = {}
         for queue, durability, part in parts:
             try:
                 self._announce(queue)
-                self.client.enqueue(queue, part, durability)
+                same.update(self.client.enqueue(queue, part, durability))
             except HeadraceError as error:
                 _note_stored(error, stored, len(part), len(jobs))
                 raise
             stored += len(part)
+        jobs = [take_existing(job, same) for job in jobs] if same else jobs
         self._tell_enqueued(jobs)
         return jobs
 
@@ -370,14 +372,16 @@ class Headrace:
         """As `enqueue_many`."""
         jobs, parts = self._prepare_many(calls)
         stored = 0
+        same: dict[str, str] = {}
         for queue, durability, part in parts:
             try:
                 await self._aannounce(queue)
-                await self.aclient.enqueue(queue, part, durability)
+                same.update(await self.aclient.enqueue(queue, part, durability))
             except HeadraceError as error:
                 _note_stored(error, stored, len(part), len(jobs))
                 raise
             stored += len(part)
+        jobs = [take_existing(job, same) for job in jobs] if same else jobs
         self._tell_enqueued(jobs)
         return jobs
 
@@ -401,9 +405,10 @@ class Headrace:
         payload = wire.encode_call(args, kwargs)
         if len(payload) > self.max_payload_bytes:
             wire.check_size(payload, self.max_payload_bytes, args, kwargs)
-        return JobCall(
-            name, payload, apply_options(Plan(queue=self.default_queue, durability=self.durability), checked), Any
-        )
+        plan = apply_options(Plan(queue=self.default_queue, durability=self.durability), checked)
+        ties = plan.ties
+        named = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+        return JobCall(name, payload, plan, Any, b"" if ties is None else ties.of(name, named))
 
     def _task_of(self, target: object) -> Task[..., Any]:
         known = self._plain.get(target) if inspect.isfunction(target) else None
@@ -427,7 +432,9 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             self._announce(queue)
-        (self._client or self.client).enqueue(queue, (new,), call.plan.durability)
+        same = (self._client or self.client).enqueue(queue, (new,), call.plan.durability)
+        if same:
+            return take_existing(job, same)
         if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
@@ -438,7 +445,9 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             await self._aannounce(queue)
-        await self.aclient.enqueue(queue, (new,), call.plan.durability)
+        same = await self.aclient.enqueue(queue, (new,), call.plan.durability)
+        if same and job.id in same:
+            return take_existing(job, same)
         if self.events.hears_enqueued:
             self._tell_enqueued([job])
         return job
@@ -448,8 +457,11 @@ class Headrace:
         plan = call.plan
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
+        options = plan.job
+        if call.ties:
+            options = msgspec.structs.replace(options or JobOptions(), ties=call.ties)
         record = Record(
-            LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, plan.job
+            LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, options
         )
         job_id = plan.job_id or new_job_id()
         new = ops.NewJob(
@@ -461,6 +473,8 @@ class Headrace:
             plan.at_ms,
             plan.job_id is not None,
             plan.expires_in_ms,
+            call.ties,
+            plan.unique.on_conflict if plan.unique is not None else "",
         )
         state = State.SCHEDULED if plan.delay_ms or plan.at_ms > now_ms else State.QUEUED
         return new, Job(job_id, plan.queue, self, record, state, call.result_type)
@@ -497,7 +511,8 @@ class Headrace:
         if self.events.hears_enqueued:
             now_ms = time.time_ns() // 1_000_000
             for job in jobs:
-                self.events.emit(Event(EventName.JOB_ENQUEUED, now_ms, job.id, job.queue, job.task))
+                if job.is_new:
+                    self.events.emit(Event(EventName.JOB_ENQUEUED, now_ms, job.id, job.queue, job.task))
 
     # Finding jobs
 

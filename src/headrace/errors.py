@@ -71,6 +71,10 @@ class JobExists(UsageError):
         self.job_id = job_id
 
 
+class DuplicateJob(JobExists):
+    """A job with the same unique key has not ended. `job_id` tells which."""
+
+
 class AppNotFound(UsageError):
     """No Headrace object was found where one was looked for."""
 
@@ -93,6 +97,10 @@ class ServerBusy(ServerError):
 
 class ServerFull(ServerError):
     """The server has reached its `maxmemory`: nothing was enqueued. Let workers drain it, or raise maxmemory."""
+
+
+class QueueFull(HeadraceError):
+    """The queue has reached the length it may have: nothing was enqueued. Let workers drain it, or raise its max_length."""
 
 
 class NotDurable(ServerError):

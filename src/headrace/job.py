@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -72,6 +72,7 @@ class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
     payload: bytes
     plan: Plan
     result_type: Any
+    ties: bytes = b""
 
     def __repr__(self) -> str:
         return f"<JobCall {self.task} on {self.plan.queue}>"
@@ -89,10 +90,11 @@ class Job(Generic[R_co]):
     """One enqueued job.
 
     The properties tell what was known when the job was last looked at: at enqueue, `refresh()`, `wait()` or `result()`.
+    `is_new` is False when an enqueue gave the job that has the same unique key already.
     (Larger than most classes here, since each method that asks the server has its async twin.)
     """
 
-    __slots__ = ("_look", "_record", "_runner", "_state", "_type", "id", "queue")
+    __slots__ = ("_look", "_record", "_runner", "_state", "_type", "id", "is_new", "queue")
 
     def __init__(self, job_id: str, queue: str, runner: Runner, record: Record, state: State, result_type: Any) -> None:
         self.id = job_id
@@ -102,6 +104,7 @@ class Job(Generic[R_co]):
         self._state = state
         self._type = result_type
         self._look: ops.Look | None = None
+        self.is_new = True
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task} {self._state}>"
@@ -362,6 +365,13 @@ def job_of(job_id: str, queue: str, runner: Runner, look: ops.Look) -> Job[Any]:
     record = read_record(look.record)
     job: Job[Any] = Job(job_id, queue, runner, record, look.state, runner.result_type(record.task))
     job._look = look
+    return job
+
+
+def take_existing(job: Job[R_co], same: Mapping[str, str]) -> Job[R_co]:
+    """The handle of the job that an enqueue found in place of `job`; `job` itself when it found none."""
+    if job.id in same:
+        job.id, job.is_new = same[job.id], False
     return job
 
 

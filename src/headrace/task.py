@@ -112,7 +112,11 @@ class Task(Generic[P, R]):
             wire.check_size(payload, self._max_payload_bytes, args, kwargs, signature.names)
         if signature.converts:
             wire.decode_call(payload, self)  # what a worker could not read is refused here
-        return JobCall(self.name, payload, plan, signature.result_type)
+        ties = plan.ties
+        if ties is None:
+            return JobCall(self.name, payload, plan, signature.result_type)
+        packed = ties.of(self.name, signature.named(args, kwargs))
+        return JobCall(self.name, payload, plan, signature.result_type, packed)
 
     @property
     def sender(self) -> Sender:

@@ -158,6 +158,16 @@ class Signature:
             except TypeError as error:
                 raise ArgumentsMismatch(f"{self._name}(): {error}") from None
 
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments that fit, by name, defaults included; those of `**kwargs` beside the others."""
+        bound = self._full.bind(*args, **kwargs)
+        bound.apply_defaults()
+        found = dict(bound.arguments)
+        for parameter in self._full.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                found |= found.pop(parameter.name)
+        return found
+
     def path_of(self, position: int) -> str:
         """What the argument at this position is called in messages."""
         return self.names[position] if position < len(self.names) else f"args[{position}]"

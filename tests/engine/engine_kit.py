@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from headrace.core.record import Record, Stored, decode, encode, new_job_id
+from headrace.core.record import JobOptions, Record, Stored, decode, encode, new_job_id
 from headrace.engine import ops
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import queue_keys
@@ -44,6 +44,18 @@ class Kit:
         ]
         self.client.enqueue(self.queue.name, jobs)
         return names
+
+    def record(self, *, priority: int = 0, text: str = "", ties: bytes | None = None, **_: object) -> bytes:
+        """A record whose argument is `text`."""
+        payload = msgspec.Raw(msgspec.msgpack.encode([[text], {}]))
+        options = None if ties is None else JobOptions(ties=ties)
+        return encode(Record(1, int(Stored.LIVE), 0, priority, "kit.task", payload, int(time.time() * 1000), options))
+
+    def key_names(self) -> set[str]:
+        """The keys of the queue that are there, without what they have in common."""
+        pattern = self.queue.base + "*"
+        keys = self.client.run(ops.command("KEYS", pattern, key=self.queue.jobs, decode=list))
+        return {key.decode().removeprefix(self.queue.base) for key in keys}
 
     def open(self, session: str, lease_ms: int = LEASE_MS) -> str:
         self.client.run(ops.open_session(self.queues, session, lease_ms, split=self.split))

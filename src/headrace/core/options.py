@@ -12,6 +12,7 @@ import msgspec
 from headrace.core.names import type_name
 from headrace.core.record import PRIORITY_MAX, PRIORITY_MIN, JobOptions, RetrySpec
 from headrace.core.retry import DELAY_MAX_MS, Retry, duration_ms, retry_spec
+from headrace.core.ties import Group, Limit, Ties, Unique, read_group, read_limits, read_unique
 from headrace.errors import UsageError
 
 TIMEOUT_DEFAULT_MS = 3_600_000
@@ -26,7 +27,9 @@ class TaskOptions(TypedDict, total=False):
 
     `timeout` None: no limit (default: 1 hour). `result_ttl` 0: the job is forgotten as it succeeds. `expires`: a job
     that has not started that long after it was enqueued is dropped. `priority`: -100 to 100, higher first.
-    `durability`: where a job must be before `enqueue` returns: "memory", "replicated" or "fsync".
+    `durability`: where a job must be before `enqueue` returns: "memory", "replicated" or "fsync". `unique`: which jobs count
+    as the same (True, an argument's name, several, a key with `{argument}`, or a Unique). `limits`: a Limit, or several.
+    `group`: jobs of different groups take turns: a name, which may hold `{argument}`, or a Group.
     """
 
     queue: str
@@ -37,6 +40,9 @@ class TaskOptions(TypedDict, total=False):
     priority: int
     expires: Duration | None
     durability: Durability
+    unique: bool | str | Sequence[str] | Unique | None
+    limits: Limit | Sequence[Limit] | None
+    group: str | Group | None
     description: str
     tags: Sequence[str]
 
@@ -58,6 +64,9 @@ class EnqueueOptions(TypedDict, total=False):
     result_ttl: Duration
     job_id: str
     durability: Durability
+    unique: bool | str | Sequence[str] | Unique | None
+    limits: Limit | Sequence[Limit] | None
+    group: str | Group | None
     description: str
     tags: Sequence[str]
 
@@ -82,7 +91,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "memory"
     description: str | None = None
     tags: list[str] = []
+    unique: Unique | None = None
+    limits: tuple[Limit, ...] = ()
+    group: Group | None = None
     job: JobOptions | None = None
+
+    @property
+    def ties(self) -> Ties | None:
+        """What hangs on its jobs; None for nothing."""
+        if self.unique is None and self.group is None and not self.limits:
+            return None
+        return Ties(self.unique, self.limits, self.group)
 
 
 def apply_options(plan: Plan, checked: Mapping[str, Any]) -> Plan:
@@ -90,6 +109,8 @@ def apply_options(plan: Plan, checked: Mapping[str, Any]) -> Plan:
     if not checked:
         return plan
     new = msgspec.structs.replace(plan, **checked)
+    if new.group is not None and new.priority:
+        raise UsageError("group and priority: give one of them; groups take turns, whatever comes first in each")
     if new.timeout_ms is None and new.retry is None and new.result_ttl_ms is None and not (new.description or new.tags):
         return msgspec.structs.replace(new, job=None)
     job = JobOptions(
@@ -268,6 +289,18 @@ def _instant_ms(name: str, value: Any) -> int:
     return max(1, round(value.timestamp() * 1000))
 
 
+def _unique(value: Any) -> dict[str, Any]:
+    return {"unique": read_unique(value)}
+
+
+def _limits(value: Any) -> dict[str, Any]:
+    return {"limits": read_limits(value)}
+
+
+def _group(value: Any) -> dict[str, Any]:
+    return {"group": read_group(value)}
+
+
 _TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "queue": _queue,
     "retry": _retry,
@@ -276,6 +309,9 @@ _TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "priority": _priority,
     "expires": _task_expires,
     "durability": _durability,
+    "unique": _unique,
+    "limits": _limits,
+    "group": _group,
     "description": _description,
     "tags": _tags,
 }

@@ -86,7 +86,8 @@ class RetrySpec(msgspec.Struct, frozen=True, array_like=True):
 class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the enqueueing call set, where it differs from the task's own declaration.
 
-    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing.
+    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `ties`: what the
+    scripts need while it lives (`core.ties`), kept here for when it is put back.
     """
 
     timeout_ms: int | None = msgspec.field(default=None, name="t")
@@ -94,6 +95,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_ttl_ms: int | None = msgspec.field(default=None, name="k")
     description: str | None = msgspec.field(default=None, name="d")
     tags: list[str] = msgspec.field(default_factory=list, name="g")
+    ties: bytes | None = msgspec.field(default=None, name="x")
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):

@@ -22,14 +22,14 @@ MOST_SCANNED = 5_000
 WORKER_IS_GONE_AFTER_MS = 30_000
 PLACES = {
     State.RUNNING: ("held",),
-    State.QUEUED: ("suspects", "priority", "ready"),
+    State.QUEUED: ("suspects", "priority", "ready", "group"),
     State.SCHEDULED: ("delayed",),
     State.RETRYING: ("delayed",),
     State.FAILED: ("dead",),
     State.SUCCEEDED: ("done",),
     State.CANCELLED: ("done",),
     State.EXPIRED: ("done",),
-    State.WAITING: (),
+    State.WAITING: ("parked",),
 }
 _LISTS = frozenset({"ready", "suspects"})
 
@@ -46,6 +46,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     suspects: int
     running: int
+    parked: int = 0
     done: int
     dead: int
     records: int
@@ -59,7 +60,8 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def queued(self) -> int:
-        return self.ready + self.priority + self.suspects
+        others = self.live - self.ready - self.priority - self.suspects - self.delayed - self.parked - self.running
+        return self.ready + self.priority + self.suspects + max(others, 0)  # the others stand in their groups
 
     @property
     def live(self) -> int:
@@ -178,6 +180,7 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         last_lease_end_ms=int(max(leases.values(), default=0)),
         running=sum(sizes),
         totals={name.decode(): int(count) for name, count in text_pairs(reply[11])},
+        parked=reply[12],
     )
 
 
@@ -201,7 +204,7 @@ def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", 
     those kept longest first. A list that moves meanwhile may show a job twice or pass one over.
     """
     order = list(dict.fromkeys(place for state in State if state in states for place in PLACES[state]))
-    order.sort(key=("held", "suspects", "priority", "ready", "delayed", "dead", "done").index)
+    order.sort(key=("held", "suspects", "priority", "ready", "group", "parked", "delayed", "dead", "done").index)
     place, _, offset = cursor.partition(":")
     if place in order:
         order = order[order.index(place) :]
@@ -212,6 +215,8 @@ def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", 
         while len(rows) < limit and scanned < MOST_SCANNED:
             if place == "held":
                 got, length, is_last = yield from _held_slice(queue, first)
+            elif place == "group":
+                got, length, is_last = yield from _group_slice(queue, first)
             else:
                 got, length, is_last = yield from _place_slice(queue, place, first, limit - len(rows), states)
             rows += (row for row in got if row.state in states)
@@ -251,9 +256,23 @@ def _row(queue: QueueKeys, place: str, job_id: str, record: Record, score: bytes
         # A cancelled job's entry may linger among the ready ones; it is listed where it ended.
         return Row(queue.name, job_id, ended_state(record), record) if place in ("done", "dead") else None
     if place != "delayed":
-        return Row(queue.name, job_id, State.QUEUED, record)
+        return Row(queue.name, job_id, State.WAITING if place == "parked" else State.QUEUED, record)
     state = State.RETRYING if record.attempt else State.SCHEDULED
     return Row(queue.name, job_id, state, record, due_at_ms=int(float(score)))
+
+
+def _group_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, bool]]:
+    """The first 256 jobs of the group with this number."""
+    found = script("admin_page")
+    ids, _, records = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, "group", first, JOBS_A_CALL], list)
+    if ids is None:
+        return [], 0, True
+    rows = [
+        _row(queue, "group", job_id.decode(), decode(record), b"")
+        for job_id, record in zip(ids, records, strict=True)
+        if record
+    ]
+    return [row for row in rows if row is not None], 1, False
 
 
 def _held_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, bool]]:
@@ -308,11 +327,19 @@ def purge_queued(queue: QueueKeys) -> Steps[int]:
             if not taken:
                 break
     ids: list[str] = yield command("ZRANGE", queue.priority, 0, -1, key=queue.priority, decode=_texts)
-    return deleted + (yield from purge_jobs(queue, "priority", ids))
+    deleted += yield from purge_jobs(queue, "priority", ids)
+    number = 0
+    while True:
+        rows, _, is_last = yield from _group_slice(queue, number)
+        if is_last:
+            return deleted
+        gone = yield from purge_jobs(queue, "group", [row.id for row in rows])
+        deleted += gone
+        number += not gone  # a group that is empty now has left the list
 
 
 def purge_jobs(queue: QueueKeys, place: str, ids: Sequence[str]) -> Steps[int]:
-    """Delete these jobs, if they are still in this place (priority, delayed, done or dead). Returns how many."""
+    """Delete these jobs, if they are still in this place (no list, nor held). Returns how many."""
     deleted = 0
     for first in range(0, len(ids), JOBS_A_CALL):
         _, gone = yield _purge(queue, place, 0, ids[first : first + JOBS_A_CALL])

@@ -32,7 +32,7 @@ MISSING, UNREADABLE = -1, 0
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """`rule`: place, record, order, session, beside, unique, counters or meta; `job_id`: "" when it is about no single job."""
+    """`rule`: place, record, order, session, beside, unique, limit, counters or meta; `job_id`: "" when it is about no single job."""
 
     queue: str
     rule: str
@@ -70,12 +70,17 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     tokens: bytes = b""
     progress: bool = False
     lingering: bool = False
+    ties: bool = False
+    has_group: bool = False
+    group: int = 0
+    parked: bool = False
 
     def places(self) -> dict[str, int]:
         """How often it stands in each place, where it does."""
         counts = {
             "ready": self.ready, "priority": int(self.rank is not None), "delayed": int(self.delayed),
             "suspects": self.suspects, "done": int(self.done), "dead": int(self.dead), "held": len(self.holders),
+            "group": self.group, "parked": int(self.parked),
         }  # fmt: skip
         return {name: count for name, count in counts.items() if count}
 
@@ -106,7 +111,7 @@ def faults(seat: Seat) -> list[tuple[str, str]]:
             name = Stored(seat.state).name.lower()
             found.append(("place", f"has ended ({name}), and stands in {where or 'no place'}"))
     if seat.state != Stored.LIVE:
-        kept = [name for name in ("crashes", "cancels", "progress") if getattr(seat, name)]
+        kept = [name for name in ("crashes", "cancels", "progress", "ties") if getattr(seat, name)]
         kept += ["watched"] if seat.tokens else []
         found += (("beside", f"is in {name!r}, but is not live") for name in kept)
     return found
@@ -121,6 +126,8 @@ def _faults_of_live(seat: Seat, places: dict[str, int], where: str) -> Iterator[
         yield "beside", f"is in 'crashes', but stands in {where}"
     elif seat.suspects and not seat.crashes:
         yield "beside", "is among the suspects, but not in 'crashes'"
+    elif seat.has_group and (seat.ready or seat.rank is not None):
+        yield "order", "has a group, but does not stand in it"
     elif (seat.ready and seat.priority) or (seat.rank is not None and seat.rank // LEVEL != 100 - seat.priority):
         yield "order", f"has priority {seat.priority}, but does not stand where that belongs"
     words = seat.tokens.split()
@@ -145,8 +152,13 @@ def home_of(seat: Seat) -> tuple[str, Arg] | None:
         return "held", seat.holders[-1]
     if seat.suspects or (seat.crashes and not seat.delayed):
         return "suspects", ""
-    if seat.delayed and not seat.ready and seat.rank is None:
+    is_ready = seat.ready or seat.group or seat.rank is not None
+    if seat.delayed and not is_ready:
         return "delayed", ""
+    if seat.parked and not is_ready:
+        return "parked", ""
+    if seat.has_group:
+        return "group", ""
     return "priority" if seat.priority else "ready", ""
 
 
@@ -170,11 +182,16 @@ class Places(msgspec.Struct):
     progress: set[str]
     lingering: set[str]
     unique: dict[str, str]
+    ties: set[str]
+    grouped: set[str]
+    parked: set[str]
+    groups: Counter[str]
 
     def ids(self) -> set[str]:
         return set().union(
             self.marks, self.ready, self.suspects, self.priority, self.delayed, self.done, self.dead,
             *self.held.values(), self.crashes, self.cancels, self.watched, self.progress, self.lingering,
+            self.ties, self.parked, self.groups,
         )  # fmt: skip
 
     def seat(self, job_id: str) -> Seat:
@@ -194,6 +211,10 @@ class Places(msgspec.Struct):
             tokens=self.watched.get(job_id, b""),
             progress=job_id in self.progress,
             lingering=job_id in self.lingering,
+            ties=job_id in self.ties,
+            has_group=job_id in self.grouped,
+            group=self.groups[job_id],
+            parked=job_id in self.parked,
         )
 
 
@@ -216,6 +237,7 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     counts = yield from count_jobs(queue)
     violations += yield from _check_sessions(queue, counts)
     violations += yield from _check_unique(queue, places)
+    violations += yield from _check_slots(queue)
     violations += yield from _check_meta(queue, is_held=any(places.held.values()))
     if not any(found.rule in ("place", "record") for found in violations):
         violations += _check_counters(counts)
@@ -267,7 +289,10 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
     reply = yield _call("admin_snapshot", queue, (MOST_AT_ONCE, BYTES_AT_ONCE))
     if reply is None:
         return None
-    ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering, unique = reply  # fmt: skip
+    (
+        ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering,
+        unique, ties, grouped, parked, lanes,
+    ) = reply  # fmt: skip
     return Places(
         marks=dict(zip(_texts(ids), marks, strict=True)),
         ready=Counter(_texts(ready)),
@@ -283,6 +308,10 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         progress=set(_texts(progress)),
         lingering=set(_texts(lingering)),
         unique={name.decode(): job_id.decode() for name, job_id in text_pairs(unique)},
+        ties=set(_texts(ties)),
+        grouped=set(_texts(grouped)),
+        parked=set(_texts(parked)),
+        groups=Counter(job_id for _, jobs in text_pairs(lanes) for job_id in _texts(jobs)),
     )
 
 
@@ -298,6 +327,12 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         found[name] = yield from _scan_pairs("HSCAN", getattr(queue, name))
     for name in ("cancels", "lingering"):
         found[name] = yield from _scan_members(getattr(queue, name))
+    tied = yield from _scan_pairs("HSCAN", queue.ties)
+    parked = yield from _scan_pairs("ZSCAN", _key(queue, "parked"))
+    groups: Counter[str] = Counter()
+    for group in (yield from _scan_pairs("ZSCAN", _key(queue, "groups"))):
+        if group:
+            groups += yield from _scan_list(_key(queue, f"group:{group}"))
     held: dict[str, set[str]] = {}
     for session in (yield from _sessions(queue)):
         key = queue.held(session)
@@ -317,7 +352,16 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         progress=set(found["progress"]),
         lingering=set(found["lingering"]),
         unique={name: job_id.decode() for name, job_id in found["unique"].items()},
+        ties=set(tied),
+        grouped={job_id for job_id, packed in tied.items() if "g" in msgspec.msgpack.decode(packed)},
+        parked=set(parked),
+        groups=groups,
     )
+
+
+def _key(queue: QueueKeys, name: str) -> bytes:
+    """A key that only jobs with ties need; see lua/include/ties.lua."""
+    return (queue.base + name).encode()
 
 
 def _sessions(queue: QueueKeys) -> Steps[list[str]]:
@@ -380,7 +424,10 @@ def _look(queue: QueueKeys, ids: list[str]) -> Steps[dict[str, tuple[Seat, bytes
 
 
 def _read_seat(row: list[Any]) -> Seat:
-    mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering = row
+    (
+        mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering, ties,
+        group, parked,
+    ) = row  # fmt: skip
     state, priority = _read_mark(mark)
     return Seat(
         state=state,
@@ -397,6 +444,10 @@ def _read_seat(row: list[Any]) -> Seat:
         tokens=tokens,
         progress=bool(progress),
         lingering=bool(lingering),
+        ties=bool(ties),
+        has_group=ties == b"g",
+        group=group,
+        parked=bool(parked),
     )
 
 
@@ -411,6 +462,9 @@ def _check_unique(queue: QueueKeys, places: Places) -> Steps[list[Violation]]:
             continue
         record = yield command("HGET", queue.jobs, job_id, key=queue.jobs, decode=lambda reply: reply)
         held_by = yield command("HGET", queue.unique, name, key=queue.unique, decode=lambda reply: reply)
+        key = _key(queue, "throttled")
+        if (yield command("ZSCORE", key, name, key=key, decode=lambda reply: reply)) is not None:
+            continue  # kept for a time, whatever its job does
         if held_by == job_id.encode() and (record is None or record[2] != Stored.LIVE):
             text = f"unique key {name!r} is held by job {job_id}, which is not live"
             wrong.append(Violation(queue.name, "unique", text, job_id))
@@ -420,15 +474,7 @@ def _check_unique(queue: QueueKeys, places: Places) -> Steps[list[Violation]]:
 def _orphans(queue: QueueKeys) -> Steps[list[str]]:
     """Sessions that have ended and still hold jobs: no sweep would look there."""
     prefix = queue.held("")
-    pattern = prefix.replace(b"[", b"\\[") + b"*"
-    found: set[str] = set()
-    cursor = b"0"
-    while True:
-        args = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-        cursor, keys = yield command(*args, key=queue.jobs, decode=list)
-        found.update(key[len(prefix) :].decode() for key in keys)
-        if int(cursor) == 0:
-            break
+    found = {key[len(prefix) :].decode() for key in (yield from _keys_like(queue, prefix))}
     orphans: list[str] = []
     for session in sorted(found.difference((yield from _sessions(queue)))):
         held = queue.held(session)
@@ -446,6 +492,46 @@ def _check_sessions(queue: QueueKeys, counts: QueueCounts) -> Steps[list[Violati
         text = "a session's lease lasts for more than a day: were its worker gone, nobody would take its jobs over"
         wrong.append(Violation(queue.name, "session", text))
     return wrong
+
+
+def _check_slots(queue: QueueKeys) -> Steps[list[Violation]]:
+    """A slot of a limit is held by a job that runs; looked at again, as that job may end in between."""
+    wrong: list[Violation] = []
+    for name, job_ids in (yield from _idle_slots(queue)).items():
+        wrong += [
+            Violation(queue.name, "limit", f"job {job_id} has a slot of the limit {name!r}, but does not run", job_id)
+            for job_id in job_ids
+        ]
+    return wrong
+
+
+def _idle_slots(queue: QueueKeys) -> Steps[dict[str, list[str]]]:
+    """By limit, the jobs that have a slot and are held by nobody."""
+    prefix = _key(queue, "slots:")
+    found: dict[str, list[str]] = {}
+    for key in (yield from _keys_like(queue, prefix)):
+        ids = sorted((yield from _scan_members(key)))
+        idle = [job_id for job_id, (seat, _) in (yield from _look(queue, ids)).items() if not seat.holders]
+        still = []
+        for job_id in idle:
+            if (yield command("SISMEMBER", key, job_id, key=key, decode=bool)):
+                still.append(job_id)
+        if still:
+            found[key[len(prefix) :].decode()] = still
+    return found
+
+
+def _keys_like(queue: QueueKeys, prefix: bytes) -> Steps[list[bytes]]:
+    """The keys that begin so. Reads all names of the server."""
+    pattern = prefix.replace(b"[", b"\\[") + b"*"
+    found: set[bytes] = set()
+    cursor = b"0"
+    while True:
+        args = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+        cursor, keys = yield command(*args, key=queue.jobs, decode=list)
+        found.update(keys)
+        if int(cursor) == 0:
+            return sorted(found)
 
 
 def _check_meta(queue: QueueKeys, *, is_held: bool) -> Steps[list[Violation]]:
@@ -490,6 +576,9 @@ def _mend_queue(queue: QueueKeys) -> Steps[None]:
         named: list[str] = orphans if first == 0 else []
         pairs: list[Arg] = [word for pair in some for word in pair]
         yield _call("admin_mend_queue", queue, (len(named), *named, *pairs))
+    for name, job_ids in (yield from _idle_slots(queue)).items():
+        key = _key(queue, f"slots:{name}")
+        yield command("SREM", key, *job_ids, key=key, decode=int)
 
 
 def _mend_jobs(queue: QueueKeys, ids: list[str]) -> Steps[int]:

@@ -47,6 +47,7 @@ from headrace.errors import (
     HeadraceError,
     JobExists,
     NotDurable,
+    QueueFull,
     ServerBusy,
     ServerError,
     ServerUnreachable,
@@ -352,11 +353,15 @@ class SyncClient(_Settings):
                 if not _may_pass(problem):
                     raise problem from (None if problem is error else error)
 
-    def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> None:
+    def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> dict[str, str]:
         """Store up to 1,000 jobs of one queue in one round trip: all or none, once even when a reply is lost.
+
+        Returns:
+            For each job whose unique key was taken: its id, and that of the job there is instead.
 
         Raises:
             JobExists: a chosen id is taken; nothing was written.
+            DuplicateJob, QueueFull: nothing was written.
             NotDurable: stored, but not confirmed as `durability` ("replicated", "fsync") wants it.
             ServerFull, ServerUnreachable, …
         """
@@ -365,7 +370,7 @@ class SyncClient(_Settings):
         call = ops.enqueue(queue_keys(queue, self.prefix), jobs, link.producer, link.number)
         if durability != "memory":
             call = ops.durable(call, jobs, durability, self.config.durability_timeout_ms)
-        self._send(call, link)
+        return self._send(call, link)
 
     def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own; None when the server answers nothing in time."""
@@ -636,14 +641,14 @@ class AsyncClient(_Settings):
                     raise problem from (None if problem is error else error)
             await asyncio.sleep(pause)
 
-    async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> None:
+    async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> dict[str, str]:
         """Store up to 1,000 jobs of one queue; as `SyncClient.enqueue`."""
         self._link()
         name = queue if durability == "memory" else (queue, durability)
         coalescer = self._producers.get(name)
         if coalescer is None:
             coalescer = self._producers[name] = _Coalescer(self, queue, durability)
-        await coalescer.add(jobs)
+        return await coalescer.add(jobs)
 
     async def block(self, call: Call[T | None], timeout_s: float) -> T | None:
         """Send a blocking command on a connection of its own."""
@@ -685,15 +690,15 @@ class _Coalescer:
         self.link = client._link() if durability == "memory" else _AsyncLink(client.target, client._slots)
         self._number = 0
         self._producer = secrets.token_hex(6)
-        self._waiting: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Sequence[ops.NewJob], asyncio.Future[dict[str, str]]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, jobs: Sequence[ops.NewJob]) -> None:
-        future = asyncio.get_running_loop().create_future()
+    async def add(self, jobs: Sequence[ops.NewJob]) -> dict[str, str]:
+        future: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting.append((jobs, future))
         if self._task is None:
             self._task = asyncio.create_task(self._flush())
-        await future
+        return await future
 
     async def close(self) -> None:
         """Give up what is under way; who still waits for it is told so."""
@@ -703,13 +708,13 @@ class _Coalescer:
         await self.link.close()
 
     async def _flush(self) -> None:
-        batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]] = []
+        batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[dict[str, str]]]] = []
         try:
             while self._waiting:
                 batch = self._take()
                 try:
-                    await self._store([job for jobs, _ in batch for job in jobs])
-                except JobExists:
+                    same = await self._store([job for jobs, _ in batch for job in jobs])
+                except (JobExists, QueueFull):
                     await self._one_by_one(batch)
                 except NotDurable as error:
                     for jobs, future in batch:
@@ -719,14 +724,14 @@ class _Coalescer:
                 else:
                     for _, future in batch:
                         if not future.done():
-                            future.set_result(None)
+                            future.set_result(same)
         except BaseException as error:
             _fail([*batch, *self._waiting], error)
             raise
         finally:
             self._task = None
 
-    def _take(self) -> list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]]:
+    def _take(self) -> list[tuple[Sequence[ops.NewJob], asyncio.Future[dict[str, str]]]]:
         """As many callers as fit into one call of 1,000 jobs and about 4 MiB."""
         count = taken = size = 0
         for jobs, _ in self._waiting:
@@ -738,28 +743,26 @@ class _Coalescer:
         batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
         return batch
 
-    async def _store(self, jobs: Sequence[ops.NewJob]) -> None:
+    async def _store(self, jobs: Sequence[ops.NewJob]) -> dict[str, str]:
         self._number += 1
         call = ops.enqueue(self._keys, jobs, self._producer, self._number)
         if self._durability != "memory":
             call = ops.durable(call, jobs, self._durability, self._client.config.durability_timeout_ms)
-        await self._client._send(call, self.link)
+        return await self._client._send(call, self.link)
 
-    async def _one_by_one(self, batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]]) -> None:
-        """A chosen id is taken: nothing of the batch was written; only its own caller is refused."""
+    async def _one_by_one(self, batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[dict[str, str]]]]) -> None:
+        """A chosen id is taken, or there is no room: nothing of the batch was written; only its own caller is refused."""
         for jobs, future in batch:
             try:
-                await self._store(jobs)
-            except ServerError as error:
-                _fail([(jobs, future)], error)
-            except JobExists as error:
+                same = await self._store(jobs)
+            except (ServerError, JobExists, QueueFull) as error:
                 _fail([(jobs, future)], error)
             else:
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(same)
 
 
-def _fail(batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[None]]], error: BaseException) -> None:
+def _fail(batch: list[tuple[Sequence[ops.NewJob], asyncio.Future[dict[str, str]]]], error: BaseException) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)

@@ -404,6 +404,12 @@ def _translate_reply(text: str, shown: str, where: str) -> errors.HeadraceError:
         return errors.SessionGone(f"session {text[5:]} has ended")
     if text.startswith("NOJOB"):
         return errors.JobNotFound(f"no job {text[6:]}: it never was, was deleted, or is no longer kept")
+    if text.startswith("QUEUEFULL"):
+        live, most = text.split()[1:3]
+        return errors.QueueFull(
+            f"the queue has {live} jobs that have not ended, and may have {most}: nothing was enqueued; let workers drain "
+            "it, or raise its max_length"
+        )
     if text.startswith("LAYOUT"):
         return errors.LayoutTooNew(
             f"the queue at {where} was written by a newer headrace (layout {text[7:]}): upgrade this program"

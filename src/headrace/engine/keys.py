@@ -13,7 +13,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
-    "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "outbox",
+    "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "ties", "outbox",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ class QueueKeys:
     cancels: bytes
     progress: bytes
     lingering: bytes
+    ties: bytes
     outbox: bytes
 
     def __init__(self, name: str, prefix: str = PREFIX) -> None:

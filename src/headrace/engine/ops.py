@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from headrace.core.record import LAYOUT, Record, State, Stored, decode, encode
 from headrace.engine.call import Arg, Call, Script, Steps, command, script
 from headrace.engine.keys import QueueKeys, queues_key, workers_key
-from headrace.errors import JobExists, JobNotFound, NotDurable, ServerBusy
+from headrace.errors import DuplicateJob, JobExists, JobNotFound, NotDurable, ServerBusy
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ class NewJob(msgspec.Struct, frozen=True):
     """A job to enqueue. `delay_ms` counts from the server's now; `at_ms` is a Unix instant; one of them at most.
 
     `expires_in_ms` counts from the server's now, too; the record's own `expires_at_ms` must then be some Unix instant.
+    `ties`: what hangs on it (`core.ties`); `on_conflict`: what to do when its unique key is taken.
     """
 
     id: str
@@ -40,6 +41,8 @@ class NewJob(msgspec.Struct, frozen=True):
     at_ms: int = 0
     check_id: bool = False
     expires_in_ms: int = 0
+    ties: bytes = b""
+    on_conflict: str = ""
 
 
 class Kind(enum.StrEnum):
@@ -124,7 +127,7 @@ class Tended(msgspec.Struct):
 
 
 class Look(msgspec.Struct):
-    """One job as it stands. `session`: who runs it. `progress`: msgpack [fraction, text, at_ms]."""
+    """One job as it stands. `session`: who runs it. `progress`: msgpack [fraction, text, at_ms]. `limit`: what it waits for."""
 
     record: bytes
     state: State
@@ -132,6 +135,7 @@ class Look(msgspec.Struct):
     progress: bytes | None = None
     crashes: int | None = None
     session: str | None = None
+    limit: str = ""
 
 
 # -- reading replies
@@ -176,34 +180,50 @@ def _parts(queues: Sequence[QueueKeys], split: bool) -> list[Sequence[QueueKeys]
 # -- producers
 
 
-def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int) -> Call[None]:
+def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int) -> Call[dict[str, str]]:
     """Store up to 1,000 jobs of one queue: all or none. `number` grows with each call of this producer, so that a
     call sent again after a lost reply is recognised.
 
+    Returns (when sent):
+        For each job that was not stored since its unique key was taken: its id, and that of the job which has the key.
+
     Raises (when sent):
         JobExists: a chosen id is taken; nothing was written.
+        DuplicateJob: a unique key is taken, and the job wants that told; nothing was written.
+        QueueFull: the queue has reached its own limit; nothing was written.
         ServerFull: the server has reached maxmemory; nothing was written.
     """
     found = script("enqueue")
     plain: list[Arg] = []
     others: list[Arg] = []
     for job in jobs:
-        if not (job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id or job.expires_in_ms):
+        special = job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id or job.expires_in_ms
+        if not (special or job.ties):
             plain += (job.id, job.record)
         else:
             others += (job.id, job.record, job.priority, int(job.at_front), job.delay_ms, job.at_ms, int(job.check_id))
-            others.append(job.expires_in_ms)
+            others += (job.expires_in_ms, job.ties, job.on_conflict)
     args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
     return Call(found, queue.block(found.keys), args, _read_taken)
 
 
-def _read_taken(reply: list[bytes]) -> None:
-    if reply:
-        ids = _texts(reply)
+_NONE_THERE: dict[str, str] = {}
+
+
+def _read_taken(reply: list[bytes]) -> dict[str, str]:
+    if not reply:
+        return _NONE_THERE
+    what, *ids = _texts(reply)
+    if what == "taken":
         raise JobExists(f"job_id {', '.join(ids[:5])} is taken; choose another, or delete that job first", ids[0])
+    if what == "held":
+        raise DuplicateJob(f"job {', '.join(ids[:5])} has the same unique key and has not ended", ids[0])
+    return dict(zip(ids[::2], ids[1::2], strict=True))
 
 
-def durable(call: Call[None], jobs: Sequence[NewJob], durability: str, timeout_ms: int) -> Call[None]:
+def durable(
+    call: Call[dict[str, str]], jobs: Sequence[NewJob], durability: str, timeout_ms: int
+) -> Call[dict[str, str]]:
     """An enqueue that also waits until one replica, or the server's own disk, has all that was written before.
 
     WAIT and WAITAOF count what their own connection wrote, so they go in the same write as the script.
@@ -215,7 +235,7 @@ def durable(call: Call[None], jobs: Sequence[NewJob], durability: str, timeout_m
     """
     wait: tuple[Arg, ...] = ("WAIT", 1, timeout_ms) if durability == "replicated" else ("WAITAOF", 1, 0, timeout_ms)
 
-    def decode(replies: tuple[Any, Any]) -> None:
+    def decode(replies: tuple[Any, Any]) -> dict[str, str]:
         taken, told = replies
         if taken and len(jobs) > 1:
             call.decode(taken)
@@ -226,7 +246,7 @@ def durable(call: Call[None], jobs: Sequence[NewJob], durability: str, timeout_m
             raise NotDurable(
                 f"accepted, but not confirmed as {durability!r}: {problem}. Safe to send again with job_id {shown}", ids
             )
-        call.decode(taken)
+        return call.decode(taken)
 
     return Call(call.script, call.keys, call.args, decode, wait, timeout_ms)
 
@@ -458,6 +478,37 @@ def announce_queues(prefix: str, names: Sequence[str]) -> Call[None]:
     return Call(script("announce"), [queues_key(prefix)], [LAYOUT_ARG, *names], _nothing)
 
 
+# -- limits
+
+
+def set_limit(queue: QueueKeys, name: str, rule: Mapping[str, Any] | None) -> Call[None]:
+    """What holds for a limit of this name, or template, whatever its jobs say (`core.ties.rule`); None: as they say."""
+    found = script("limit_set")
+    packed = b"" if rule is None else msgspec.msgpack.encode(rule)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, name, packed], _nothing)
+
+
+def hold_limit(queue: QueueKeys, name: str, hold_ms: int) -> Call[None]:
+    """Let nothing through a limit for so long."""
+    found = script("limit_hold")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, name, hold_ms, 0], _nothing)
+
+
+def refund_limit(queue: QueueKeys, name: str, refund_ms: float) -> Call[None]:
+    """Give back what a job took of a limit's rate: its cost times the time between two jobs."""
+    found = script("limit_hold")
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, name, 0, refund_ms], _nothing)
+
+
+def bound_queue(queue: QueueKeys, bounds: Mapping[str, int | str | None]) -> Call[None]:
+    """Set `max_running`, `max_length`, `overflow` ("refuse" or "drop_oldest") of a queue; None takes one away."""
+    found = script("queue_set")
+    words: list[Arg] = []
+    for field, value in bounds.items():
+        words += (field, "" if value is None else value)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, *words], _nothing)
+
+
 # -- one job
 
 
@@ -493,11 +544,13 @@ def look(queue: QueueKeys, job_id: str) -> Steps[Look | None]:
     reply: list[Any] = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id], list)
     if not reply or reply[0] is None:
         return None
-    record, due, progress, crashes, sessions = reply
-    result = Look(record, State.QUEUED, _integer(due), progress, _integer(crashes))
+    record, due, progress, crashes, sessions, limit, opens = reply
+    result = Look(record, State.QUEUED, _integer(due or opens), progress, _integer(crashes), limit=limit.decode())
     stored = decode(record)
     if stored.state != Stored.LIVE:
         result.state = State(Stored(stored.state).name.lower())
+    elif limit:
+        result.state = State.WAITING
     elif result.due_ms is not None:
         result.state = State.RETRYING if stored.attempt else State.SCHEDULED
     elif sessions:
@@ -548,6 +601,9 @@ def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
 
     Returns:
         "queued", or "live" (it has not ended: nothing changed).
+
+    Raises:
+        DuplicateJob: another job has its unique key now.
     """
     found = script("requeue")
     old = yield from _stored(queue, job_id)
@@ -555,7 +611,13 @@ def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
     if record.state == Stored.LIVE:
         return "live"
     new = encode(revived(record))
-    if not (yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new], bool)):
+    ties = (record.options.ties if record.options else None) or b""
+    answer: int | bytes = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new, ties], _same)
+    if isinstance(answer, bytes):
+        raise DuplicateJob(
+            f"job {job_id} cannot come back: job {answer.decode()} has its unique key now", answer.decode()
+        )
+    if not answer:
         # Put back since we looked, as above. It may have run and ended since, and must not run once more for that.
         yield from _stored(queue, job_id)
     return "queued"

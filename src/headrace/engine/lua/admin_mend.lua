@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- admin_mend: give each of these jobs the one place it was judged to have, if nothing has changed since the look.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2..] for each: id, the seat it was judged by (its values joined by '|'),
---   home: held | suspects | ready | priority | delayed | done | dead | none, and what the home needs:
+--   home: held | suspects | ready | priority | delayed | group | parked | done | dead | none, and what the home needs:
 --   held: the session; done and dead: how long to keep it (ms)
 -- returns how many were mended
 -- include: record
+-- include: ties
 -- include: place
 -- include: ending
 -- include: seat
@@ -37,6 +38,10 @@ local function put(id, seat, home, need)
     if home ~= 'held' or session ~= need then redis.call('SREM', base_of(q) .. 'held:' .. session, id) end
   end
   redis.call('SREM', q.lingering, id)
+  local ties = ties_of(q, id)
+  if ties and home ~= 'parked' then take_out(q, id, ties) end
+  if home == 'group' then put_back(q, {id}, {record}) end
+  if ties and (not record or state_of(record) ~= LIVE) then untie(q, id, ties) end
   return record
 end
 
@@ -48,7 +53,7 @@ local function beside(id, seat, home, record)
     return
   end
   if home == 'suspects' then redis.call('HSETNX', q.crashes, id, 0) end
-  if home == 'ready' or home == 'priority' or home == 'delayed' then redis.call('HDEL', q.crashes, id) end
+  if home ~= 'held' and home ~= 'suspects' then redis.call('HDEL', q.crashes, id) end
   local tokens = seat[11]
   if seat[10] == 1 and not string.find(tokens, '%f[%w]c%f[%W]') then tokens = tokens .. ' c' end
   if seat[12] == 1 and not string.find(tokens, '%f[%w]p%f[%W]') then tokens = tokens .. ' p' end

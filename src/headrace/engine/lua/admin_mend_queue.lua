@@ -4,6 +4,7 @@
 -- ARGV[1] layout  [2] how many sessions follow  [3..] those whose held sets may be without an owner, then unique key, id of each
 -- returns 1
 -- include: record
+-- include: ties
 -- include: ending
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))

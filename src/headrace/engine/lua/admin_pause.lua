@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- admin_pause: stop a queue's claims, with a reason; or let them go on, and wake a consumer.
--- keys: meta wake
+-- keys: jobs meta wake ties
 -- ARGV[1] layout  [2] reason; '' resumes
 -- returns 1, or 0 when it was so already (a new reason is still noted)
 -- include: record
+-- include: ties
 -- include: place
 local q = queue_at(1)
 local found = redis.call('HMGET', q.meta, 'layout', 'paused')

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- admin_purge: delete jobs of one place: the first ones of a list, or those named of a sorted set.
--- keys: jobs ready priority delayed suspects crashes done dead meta stats watched cancels progress lingering
+-- keys: jobs ready priority delayed suspects crashes done dead meta stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] place  [3] most jobs (a list), or 0 and then ids [4..] (a sorted set)
 -- returns {entries taken out, jobs deleted}
 -- include: record
+-- include: ties
 -- include: place
 -- include: ending
 local q = queue_at(1)
@@ -15,7 +16,9 @@ if most > 0 then
   ids = redis.call('LPOP', q[place], most) or {}
 else
   for i = 4, #ARGV do
-    if redis.call('ZREM', q[place], ARGV[i]) == 1 then ids[#ids + 1] = ARGV[i] end
+    local ties = (place == 'parked' or place == 'group') and ties_of(q, ARGV[i])
+    local found = ties and take_out(q, ARGV[i], ties) or q[place] and redis.call('ZREM', q[place], ARGV[i]) or 0
+    if found > 0 then ids[#ids + 1] = ARGV[i] end
   end
 end
 if #ids == 0 then return {0, 0} end
@@ -33,5 +36,7 @@ redis.call('HINCRBY', q.stats, ends_here and 'forgotten' or 'deleted', #gone)
 local tokens = redis.call('HMGET', q.watched, unpack(gone))
 for i = 1, #gone do
   if tokens[i] then tell(q, gone[i], tokens[i], '') end
+  local ties = ties_of(q, gone[i])
+  if ties then untie(q, gone[i], ties) end
 end
 return {#ids, #gone}

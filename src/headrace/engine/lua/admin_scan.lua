@@ -4,6 +4,7 @@
 -- ARGV[1] layout  [2] cursor
 -- returns {next cursor, ids, marks of two characters}
 -- include: record
+-- include: ties
 -- include: ending
 -- include: seat
 local q = queue_at(1)

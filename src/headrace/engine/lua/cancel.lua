@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- cancel: a waiting job ends at once; a running one's worker is told. A ready entry lingers until a claim meets it.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] job id  [3..] the sessions whose held sets follow the queue's keys
 -- returns cancelled | asked | ended | again (the sessions have changed: look again)
 -- include: record
+-- include: ties
 -- include: place
 -- include: ending
 local q = queue_at(1)
@@ -28,6 +29,8 @@ for i = 3, #ARGV do
   end
 end
 local found = redis.call('LREM', q.suspects, 0, id) + redis.call('ZREM', q.delayed, id) + redis.call('ZREM', q.priority, id)
+local ties = found == 0 and ties_of(q, id)
+if ties then found = take_out(q, id, ties) end
 if found == 0 then redis.call('SADD', q.lingering, id) end
 redis.call('HDEL', q.crashes, id)
 finish(q, id, with_state(record, CANCELLED), q.done, now() + DAY_MS, 'cancelled')

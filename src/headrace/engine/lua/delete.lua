@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- delete: remove a job that is not running, wherever it is. LREM reads the whole ready list: rare by intent.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta stats watched cancels progress lingering
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] job id  [3..] the sessions whose held sets follow the queue's keys
 -- returns deleted | running | again
 -- include: record
+-- include: ties
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -20,6 +21,11 @@ end
 if redis.call('SREM', q.lingering, id) == 1 or state_of(record) == LIVE then
   redis.call('LREM', q.ready, 0, id)
   redis.call('LREM', q.suspects, 0, id)
+end
+local ties = ties_of(q, id)
+if ties then
+  take_out(q, id, ties)
+  untie(q, id, ties)
 end
 for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZREM', key, id) end
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end

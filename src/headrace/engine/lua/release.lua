@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- release: end a session whose process is dead or done; the blamed become suspects, the rest go back uncharged.
--- keys: jobs ready priority sessions suspects crashes done dead meta wake stats watched cancels progress held
+-- keys: jobs ready priority sessions suspects crashes done dead meta wake stats watched cancels progress ties held
 -- ARGV[1] layout  [2] session  [3] alone (0/1: the blamed ran by itself, so the death counts)
 --   [4] stopped (0/1: the blamed were killed over their timeout; who claims them next reads why, and decides)
 --   [5] reason  [6..] blamed ids
 -- returns {blamed ids now suspects, how many went back, ids failed}
 -- include: record
+-- include: ties
 -- include: place
 -- include: ending
 -- include: release
@@ -16,6 +17,7 @@ table.sort(ids)
 local is_blamed = {}
 for i = 6, #ARGV do is_blamed[ARGV[i]] = true end
 local suspects, failed, back, back_records = {}, {}, {}, {}
+loosen_all(q, ids, false)
 for i = 1, #ids do
   local id = ids[i]
   local record = redis.call('HGET', q.jobs, id)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- settle: store the outcomes of a batch, give up their claims, and claim the next jobs, queue by queue.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering held
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering ties held
 -- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
@@ -11,7 +11,7 @@ local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
   local q = queue_at(n)
   if not redis.call('ZSCORE', q.sessions, session) then return redis.error_reply('GONE ' .. session) end
-  local meta = redis.call('HMGET', q.meta, 'layout', 'paused', 'fence')
+  local meta = redis.call('HMGET', q.meta, 'layout', 'paused', 'fence', 'max_running')
   if meta[1] and tonumber(meta[1]) > LAYOUT then return redis.error_reply('LAYOUT ' .. meta[1]) end
   queues[n], metas[n] = q, meta
 end
@@ -23,9 +23,10 @@ local lost, rare_ones = {}, nil
 local function rare()
   if rare_ones then return rare_ones end
   -- include: record
+  -- include: ties
   -- include: place
   -- include: ending
-  local it = {LEVEL = LEVEL, promote = promote, tell = tell, with_result = with_result}
+  local it = {LEVEL = LEVEL, promote = promote, tell = tell, with_result = with_result, all_ties = all_ties, untie = untie}
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
@@ -42,9 +43,21 @@ local function rare()
     return false
   end
 
-  -- To the head of its queue, uncharged.
+  -- include: limits
+  it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
+  -- How many more jobs of the queue may run.
+  function it.room(q, most)
+    local running = 0
+    for _, holder in ipairs(redis.call('ZRANGE', q.sessions, 0, -1)) do running = running + redis.call('SCARD', key_of(q, 'held:' .. holder)) end
+    return most - running
+  end
+
+  function it.has_groups(q) return redis.call('EXISTS', key_of(q, 'groups')) == 1 end
+
+  -- To the head of its queue, uncharged: it has not run.
   function it.let_go(q, ids, is_suspect)
     redis.call('HINCRBY', q.stats, 'released', #ids)
+    loosen_all(q, ids, true)
     if is_suspect then
       for i = #ids, 1, -1 do redis.call('LPUSH', q.suspects, ids[i]) end
     else
@@ -72,6 +85,7 @@ local function rare()
   function it.put_off(q, counter, ours, ids)
     ours, ids = drop_cancelled(q, ours, ids)
     if #ids == 0 then return ids end
+    loosen_all(q, ids, false)
     redis.call('HINCRBY', q.stats, counter, #ids)
     local soon, records = {}, {}
     for i = 1, #ours do
@@ -122,12 +136,16 @@ local function tell_all(q, ours, ids, is_dropped)
       rare().tell(q, ids[i], tokens[i], record)
     end
   end
+  local ties = rare().all_ties(q, ids)
+  for i = 1, ties and #ids or 0 do
+    if ties[i] then rare().untie(q, ids[i], ties[i]) end
+  end
 end
 
 local function settle_group(q, kind, is_suspect, ours, ids)
   if kind == 'd' then
     redis.call('HINCRBY', q.stats, 'succeeded', #ids)
-    if redis.call('EXISTS', q.watched) == 1 then tell_all(q, ours, ids, true) end
+    if redis.call('EXISTS', q.watched, q.ties) > 0 then tell_all(q, ours, ids, true) end
     redis.call('HDEL', q.jobs, unpack(ids))
   elseif kind == 's' or kind == 'f' or kind == 'c' then
     redis.call('HINCRBY', q.stats, kind == 's' and 'succeeded' or kind == 'f' and 'failed' or 'cancelled', #ids)
@@ -139,7 +157,7 @@ local function settle_group(q, kind, is_suspect, ours, ids)
     end
     redis.call('HSET', q.jobs, unpack(fields))
     redis.call('ZADD', kind == 'f' and q.dead or q.done, unpack(members))
-    if redis.call('EXISTS', q.watched) == 1 then tell_all(q, ours, ids) end
+    if redis.call('EXISTS', q.watched, q.ties) > 0 then tell_all(q, ours, ids) end
   elseif kind == 'l' then
     return rare().let_go(q, ids, is_suspect)
   else
@@ -153,6 +171,7 @@ while at <= #ARGV do
   local q, count = queues[tonumber(ARGV[at])], tonumber(ARGV[at + 3])
   local ours, ids = take_ours(q, at + 4, count)
   if #ids > 0 then settle_group(q, ARGV[at + 1], ARGV[at + 2] == '1', ours, ids) end
+  if metas[tonumber(ARGV[at])][4] then redis.call('ZADD', q.wake, 0, '1') end
   at = at + 4 + 3 * count
 end
 

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties
 -- ARGV[1] layout  [2] sweep (0/1)  [3] most succeeded jobs kept  [4] most failed jobs kept
 -- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease}
 -- include: record
+-- include: ties
 -- include: place
 -- include: ending
 -- include: release
@@ -19,6 +20,7 @@ local function sweep(session)
   local held = base_of(q) .. 'held:' .. session
   local ids = redis.call('SMEMBERS', held)
   table.sort(ids)
+  loosen_all(q, ids, false)
   for i = 1, #ids do
     local record = redis.call('HGET', q.jobs, ids[i])
     if record and state_of(record) == LIVE then
@@ -59,12 +61,31 @@ local trimmed = trim(q.done, ARGV[3]) + trim(q.dead, ARGV[4])
 -- Producers that have been silent for a day; a slice of the hash a call.
 local slice = redis.call('HSCAN', q.producers, redis.call('HGET', q.meta, 'trim_at') or '0', 'COUNT', 50)
 for i = 1, #slice[2], 2 do
-  if tonumber(string.match(slice[2][i + 1], ' (%d+)$')) < (now_ms - DAY_MS) / 1000 then
+  if tonumber(string.match(slice[2][i + 1], '^%d+ (%d+)')) < (now_ms - DAY_MS) / 1000 then
     redis.call('HDEL', q.producers, slice[2][i])
   end
 end
 if slice[1] ~= '0' then redis.call('HSET', q.meta, 'trim_at', slice[1])
 else redis.call('HDEL', q.meta, 'trim_at') end
+
+-- What is kept for ties and says nothing any more. Bounded, as above.
+local function trim_ties()
+  local throttled, rates, groups = key_of(q, 'throttled'), key_of(q, 'rates'), key_of(q, 'groups')
+  if redis.call('EXISTS', throttled, rates, groups, key_of(q, 'holds')) == 0 then return end
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', throttled, '-inf', now_ms, 'LIMIT', 0, 256)) do
+    redis.call('ZREM', throttled, key)
+    redis.call('HDEL', key_of(q, 'unique'), key)
+  end
+  redis.call('ZREMRANGEBYSCORE', key_of(q, 'holds'), '-inf', now_ms)
+  local some = redis.call('HSCAN', rates, redis.call('HGET', q.meta, 'trim_rates_at') or '0', 'COUNT', 50)
+  for i = 1, #some[2], 2 do
+    if tonumber(some[2][i + 1]) < now_ms then redis.call('HDEL', rates, some[2][i]) end
+  end
+  if some[1] ~= '0' then redis.call('HSET', q.meta, 'trim_rates_at', some[1])
+  else redis.call('HDEL', q.meta, 'trim_rates_at') end
+  if redis.call('EXISTS', q.ties) == 0 then redis.call('DEL', groups) end
+end
+trim_ties()
 
 if promoted > 0 or #jobs > 0 then ring(q) end
 return {now_ms, promoted, swept, jobs, trimmed, failed, overdue}

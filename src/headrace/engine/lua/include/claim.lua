@@ -1,12 +1,13 @@
--- Take jobs for a session. `meta` is {layout, paused, last fence} of this queue.
-local ROUNDS = 4 -- how often one claim looks past cancelled and expired entries before it answers `more`
+-- Take jobs for a session. `meta` is {layout, paused, last fence, most running} of this queue.
+local ROUNDS, ROUNDS_OF_TIED = 4, 64 -- how often one claim looks past what may not run before it answers `more`
 
-local function pop(q, want, has_priority)
-  if not has_priority then return redis.call('LPOP', q.ready, want) or {} end
+local function pop(q, want, has_priority, has_groups)
+  if not has_priority and not has_groups then return redis.call('LPOP', q.ready, want) or {} end
   local level = string.format('(%.0f', 100 * rare().LEVEL)
   local ids = redis.call('ZRANGEBYSCORE', q.priority, '-inf', level, 'LIMIT', 0, want)
   if #ids > 0 then redis.call('ZREM', q.priority, unpack(ids)) end
-  local plain = #ids < want and redis.call('LPOP', q.ready, want - #ids) or {}
+  local missing = want - #ids
+  local plain = missing == 0 and {} or has_groups and rare().take_turns(q, missing) or redis.call('LPOP', q.ready, missing) or {}
   for i = 1, #plain do ids[#ids + 1] = plain[i] end
   if #ids < want then
     local low = redis.call('ZRANGE', q.priority, 0, want - #ids - 1)
@@ -38,34 +39,51 @@ end
 -- Returns ids, records, fence, next due ms or -1, more, suspects waiting, is suspect.
 local function claim_from(q, meta, want, take_suspects)
   local ids, records, more, is_suspect, suspects_waiting = {}, {}, 0, 0, 0
-  local next_due, has_priority = -1, false
-  if meta[2] then return ids, records, '0', next_due, more, suspects_waiting, is_suspect end
+  local next_due, has_priority, has_ties, has_groups = -1, false, false, false
+  if meta[4] then want = math.min(want, rare().room(q, tonumber(meta[4]))) end
+  if meta[2] or want < 1 then return ids, records, '0', next_due, more, suspects_waiting, is_suspect end
   -- One look tells whether anything but plain ready jobs is there; mostly nothing is.
-  if redis.call('EXISTS', q.delayed, q.suspects, q.priority) > 0 then
+  if redis.call('EXISTS', q.delayed, q.suspects, q.priority, q.ties) > 0 then
     next_due = rare().promote(q, now_ms)
-    has_priority = redis.call('EXISTS', q.priority) == 1
+    has_priority, has_ties = redis.call('EXISTS', q.priority) == 1, redis.call('EXISTS', q.ties) == 1
     local id = take_suspects and redis.call('LPOP', q.suspects)
     if id then
       keep_live(q, {id}, ids, records)
       is_suspect, more = #ids, 1
+      if has_ties then rare().hold_back(q, ids, records, 1, true) end
     elseif not take_suspects then
       suspects_waiting = redis.call('EXISTS', q.suspects)
     end
   end
   if is_suspect == 0 then
-    for round = 1, ROUNDS do
-      local missing = want - #ids
-      local popped = pop(q, missing, has_priority)
+    local is_held_back = false
+    if has_ties then
+      has_groups = rare().has_groups(q)
+      is_held_back = rare().through_gates(q, ids, records, want)
+    end
+    for round = 1, has_ties and ROUNDS_OF_TIED or ROUNDS do
+      local missing, first = want - #ids, #ids + 1
+      if missing == 0 then break end
+      local popped = pop(q, missing, has_priority, has_groups)
       if #popped > 0 then keep_live(q, popped, ids, records) end
       more = #popped == missing and 1 or 0
+      if has_ties and rare().hold_back(q, ids, records, first) then
+        is_held_back = true
+        break
+      end
       if more == 0 or #ids == want then break end
     end
+    if is_held_back then more = 1 end
+    if has_ties then next_due = rare().next_gate(q, next_due) end
   end
   if #ids == 0 then return ids, records, '0', next_due, more, suspects_waiting, 0 end
   redis.call('SADD', q.held, unpack(ids))
   -- Strictly grows, also over a failover that lost the last one; tostring would keep 14 digits only.
   local fence = string.format('%.0f', math.max((tonumber(meta[3]) or 0) + 1, now_us))
   redis.call('HSET', q.meta, 'fence', fence)
-  if more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then redis.call('ZADD', q.wake, 0, '1') end
+  -- Another may find work at once; or must know when the next gate opens, now that this one has something to do.
+  if has_ties and (more == 1 or next_due >= 0) or more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then
+    redis.call('ZADD', q.wake, 0, '1')
+  end
   return ids, records, fence, next_due, more, suspects_waiting, is_suspect
 end

@@ -10,12 +10,27 @@ end
 
 local function ring(q) redis.call('ZADD', q.wake, 0, '1') end
 
--- To the head, order kept. `records[i]` is that of `ids[i]`; a deleted job (false) is dropped.
+-- The first of a job's limits before which others stand.
+local function first_queue_of(q, ties)
+  for _, limit in ipairs(ties.l or {}) do
+    if redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
+  end
+end
+
+-- To the head, order kept; of a limit's queue, where others stand there. `records[i]` is that of `ids[i]`; a deleted job (false) is dropped.
 local function put_front(q, ids, records)
-  local plain = {}
+  local plain, ties = {}, all_ties(q, ids)
   for i = #ids, 1, -1 do
     local priority = records[i] and priority_of(records[i])
-    if priority == 0 then
+    local tie = priority and ties and ties[i]
+    local before = tie and first_queue_of(q, tie)
+    if before then
+      park_at(q, before, ids[i], (100 - priority) * LEVEL)
+      redis.call('ZADD', key_of(q, 'gates'), 0, before)
+    elseif tie and tie.g then
+      redis.call('LPUSH', key_of(q, 'group:' .. tie.g), ids[i])
+      take_part(q, tie.g)
+    elseif priority == 0 then
       plain[#plain + 1] = ids[i]
     elseif priority then
       redis.call('ZADD', q.priority, (100 - priority) * LEVEL, ids[i])
@@ -26,10 +41,13 @@ end
 
 -- To the tail.
 local function put_back(q, ids, records)
-  local plain = {}
+  local plain, ties = {}, all_ties(q, ids)
   for i = 1, #ids do
     local priority = records[i] and priority_of(records[i])
-    if priority == 0 then
+    if priority and ties and ties[i] and ties[i].g then
+      redis.call('RPUSH', key_of(q, 'group:' .. ties[i].g), ids[i])
+      take_part(q, ties[i].g)
+    elseif priority == 0 then
       plain[#plain + 1] = ids[i]
     elseif priority then
       local arrival = redis.call('HINCRBY', q.meta, 'seq', 1)

@@ -9,7 +9,12 @@ local function mark_of(record)
   return string.char(state, 101 + priority_of(record))
 end
 
+local function in_group(q, id, ties)
+  return ties and ties.g and #redis.call('LPOS', key_of(q, 'group:' .. ties.g), id, 'COUNT', 0) or 0
+end
+
 local function seat_of(q, id)
+  local ties = ties_of(q, id)
   local holders = {}
   local sessions = redis.call('ZRANGE', q.sessions, 0, -1)
   for n = 1, #sessions do
@@ -21,5 +26,6 @@ local function seat_of(q, id)
     in_set(q.done, id), in_set(q.dead, id), table.concat(holders, '\0'), redis.call('HEXISTS', q.crashes, id),
     redis.call('SISMEMBER', q.cancels, id), redis.call('HGET', q.watched, id) or '',
     redis.call('HEXISTS', q.progress, id), redis.call('SISMEMBER', q.lingering, id),
+    ties and (ties.g and 'g' or 't') or '', in_group(q, id, ties), in_set(key_of(q, 'parked'), id),
   }
 end

@@ -1,0 +1,167 @@
+-- Claims of jobs that limits hold back, or that take turns by group. A job over a limit is parked: no slot, no attempt, no
+-- polling. It stands in the limit's own order, by priority, then arrival, until the gate is due or a slot is freed.
+
+-- nil when the job may go through this limit now; else when to look again (ms), -1: when a slot is freed.
+local function shut_until(q, limit, rule)
+  local held_until = redis.call('ZSCORE', key_of(q, 'holds'), limit.n)
+  if held_until and tonumber(held_until) > now_ms then return tonumber(held_until) end
+  if rule.r then
+    -- GCRA: `at` is when the bucket is empty again; a cost above the burst waits for a bucket that is.
+    local step = rule.p / rule.r
+    local at = math.max(tonumber(redis.call('HGET', key_of(q, 'rates'), limit.n)) or 0, now_ms)
+    local earliest = at + step * limit.k - step * math.max(rule.b, limit.k)
+    if earliest > now_ms then return math.ceil(earliest) end
+  end
+  if rule.c and redis.call('SCARD', key_of(q, 'slots:' .. limit.n)) >= rule.c then return -1 end
+end
+
+-- Take what a run needs of each limit.
+local function take_limits(q, id, limits, rules)
+  for i, limit in ipairs(limits) do
+    local rule = rules[i]
+    if rule.r then
+      local rates = key_of(q, 'rates')
+      local at = math.max(tonumber(redis.call('HGET', rates, limit.n)) or 0, now_ms)
+      redis.call('HSET', rates, limit.n, string.format('%.3f', at + rule.p / rule.r * limit.k))
+    end
+    if rule.c then redis.call('SADD', key_of(q, 'slots:' .. limit.n), id) end
+  end
+end
+
+local function park(q, id, record, name, opens)
+  local arrival = redis.call('HINCRBY', q.meta, 'seq', 1)
+  park_at(q, name, id, (100 - priority_of(record)) * LEVEL + arrival)
+  if opens and opens >= 0 then redis.call('ZADD', key_of(q, 'gates'), 'NX', opens, name) end
+end
+
+local has_slot = false -- this claim has taken a job that holds a slot: a consumer runs one such job at a time
+
+-- 'go' (its share of every limit is taken), 'later' (it must wait for the next claim), or the limit that is shut and when it opens.
+-- `from`: the limit at whose head the job stands; elsewhere it waits behind those that are parked.
+local function try_limits(q, id, ties, from)
+  local rules, takes_slot = {}, false
+  for i, limit in ipairs(ties.l) do
+    local rule = rule_of(q, limit)
+    rules[i], takes_slot = rule, takes_slot or rule.c
+    if limit.n ~= from and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
+    local opens = shut_until(q, limit, rule)
+    if opens then return limit.n, opens end
+  end
+  if takes_slot and has_slot then return 'later' end
+  has_slot = has_slot or takes_slot
+  take_limits(q, id, ties.l, rules)
+  return 'go'
+end
+
+local function start(q, id, ties)
+  if ties.s and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
+end
+
+-- Parked jobs whose gate is due, most urgent first, as far as they may go and are wanted. Returns whether more could.
+local function through_gates(q, ids, records, want)
+  local gates = key_of(q, 'gates')
+  local due = redis.call('ZRANGEBYSCORE', gates, '-inf', now_ms, 'LIMIT', 0, 16)
+  local more = #due == 16
+  for _, name in ipairs(due) do
+    local parked = key_of(q, 'parked:' .. name)
+    local opens = nil
+    while true do
+      local id = redis.call('ZRANGE', parked, 0, 0)[1]
+      if not id then
+        redis.call('ZREM', gates, name)
+        break
+      elseif #ids >= want then
+        more = true
+        break
+      end
+      local record, ties = redis.call('HGET', q.jobs, id), ties_of(q, id)
+      local where
+      if not record or state_of(record) ~= LIVE or not it.may_run(q, id, record) then
+        unpark(q, name, id)
+      else
+        where, opens = try_limits(q, id, ties, name)
+        if where == 'go' then
+          unpark(q, name, id)
+          start(q, id, ties)
+          ids[#ids + 1], records[#records + 1] = id, record
+        elseif where == 'later' then
+          more = true
+          break
+        elseif where == name then
+          if opens < 0 then redis.call('ZREM', gates, name) else redis.call('ZADD', gates, opens, name) end
+          break
+        else
+          unpark(q, name, id)
+          park(q, id, record, where, opens)
+        end
+      end
+    end
+  end
+  return more
+end
+
+-- Of jobs taken from the queue, those that may go now stay in `ids` and `records`; the others are parked, or go back to the head.
+local function hold_back(q, ids, records, first, force)
+  if #ids < first then return false end
+  local some = {}
+  for i = first, #ids do some[#some + 1] = ids[i] end
+  local ties = all_ties(q, some)
+  if not ties then return false end
+  local kept, back, back_records = first - 1, {}, {}
+  for i = first, #ids do
+    local id, record, tie = ids[i], records[i], ties[i - first + 1]
+    ids[i], records[i] = nil, nil
+    local where, opens = 'go', nil
+    if tie and tie.l and force then
+      local rules = {}
+      for n, limit in ipairs(tie.l) do rules[n] = rule_of(q, limit) end
+      take_limits(q, id, tie.l, rules)
+    elseif tie and tie.l then
+      where, opens = try_limits(q, id, tie)
+    end
+    if where == 'go' then
+      if tie then start(q, id, tie) end
+      kept = kept + 1
+      ids[kept], records[kept] = id, record
+    elseif where == 'later' then
+      back[#back + 1], back_records[#back_records + 1] = id, record
+    else
+      park(q, id, record, where, opens)
+    end
+  end
+  put_front(q, back, back_records)
+  return #back > 0
+end
+
+-- One job of each group in turn; a group of weight 3 has three turns for one. Ungrouped jobs are a group of their own, ''.
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight of the job served.
+local function take_turns(q, want)
+  local groups, ids = key_of(q, 'groups'), {}
+  if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end
+  for n = 1, want do
+    local first = redis.call('ZRANGE', groups, 0, 0, 'WITHSCORES')
+    local group = first[1]
+    if not group then break end
+    local lane = group == '' and q.ready or key_of(q, 'group:' .. group)
+    local id = redis.call('LPOP', lane)
+    local ties = id and group ~= '' and ties_of(q, id)
+    if id then
+      ids[#ids + 1] = id
+      redis.call('HSET', q.meta, 'turn', first[2])
+    end
+    if redis.call('EXISTS', lane) == 1 then
+      redis.call('ZADD', groups, string.format('%.17g', first[2] + 1 / (ties and ties.w or 1)), group)
+    else
+      redis.call('ZREM', groups, group)
+    end
+  end
+  return ids
+end
+
+-- The earlier of `next_due` (ms, or -1) and the next gate.
+local function next_gate(q, next_due)
+  local first = redis.call('ZRANGE', key_of(q, 'gates'), 0, 0, 'WITHSCORES')
+  if #first == 0 then return next_due end
+  local wait = math.max(tonumber(first[2]) - now_ms, 0)
+  return next_due >= 0 and math.min(next_due, wait) or wait
+end

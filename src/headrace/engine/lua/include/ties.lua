@@ -1,0 +1,85 @@
+-- What hangs on a job beside its record. `ties` has an entry for each live job that has any, a msgpack map:
+--   g group, w its weight   u unique key, s freed as the job starts, m kept for so long (ms)
+--   l limits, each {n name, t its template, c most running, r jobs per p ms, b burst, k cost}
+-- The keys that only such jobs need are named after the queue's own, so they share its slot:
+--   group:G list, groups zset (turns)   parked:L zset, parked zset (all of them), slots:L set, gates zset (L -> when to look again), rates hash
+--   (L -> when its bucket is empty), holds zset (L -> shut until), limits hash (L -> what was set for it)
+local function key_of(q, name) return string.sub(q.jobs, 1, -5) .. name end
+
+local function ties_of(q, id)
+  local found = redis.call('HGET', q.ties, id)
+  return found and cmsgpack.unpack(found)
+end
+
+-- Those of several jobs, by number; nil when no job of the queue has any.
+local function all_ties(q, ids)
+  if #ids == 0 or redis.call('EXISTS', q.ties) == 0 then return nil end
+  local found = redis.call('HMGET', q.ties, unpack(ids))
+  for i = 1, #ids do found[i] = found[i] and cmsgpack.unpack(found[i]) end
+  return found
+end
+
+-- Stand before a limit, by score: priority, then arrival.
+local function park_at(q, name, id, score)
+  redis.call('ZADD', key_of(q, 'parked:' .. name), score, id)
+  redis.call('ZADD', key_of(q, 'parked'), score, id)
+end
+
+local function unpark(q, name, id)
+  redis.call('ZREM', key_of(q, 'parked'), id)
+  return redis.call('ZREM', key_of(q, 'parked:' .. name), id)
+end
+
+-- A group that has just got something to do stands beside the one that was served last.
+local function take_part(q, group)
+  redis.call('ZADD', key_of(q, 'groups'), 'NX', redis.call('HGET', q.meta, 'turn') or 0, group)
+end
+
+-- What holds for a limit now: what was set for it by name, or for its template, or else what the job itself says.
+local function rule_of(q, limit)
+  local found = redis.call('HMGET', key_of(q, 'limits'), limit.n, limit.t)
+  found = found[1] or found[2]
+  return found and cmsgpack.unpack(found) or limit
+end
+
+-- The run of a job is over: its slots are free. `is_unstarted`: it never ran, so its share of the rates, and its unique
+-- key, come back too.
+local function loosen(q, id, ties, is_unstarted)
+  if is_unstarted and ties.s then redis.call('HSETNX', key_of(q, 'unique'), ties.u, id) end
+  for _, limit in ipairs(ties.l or {}) do
+    redis.call('SREM', key_of(q, 'slots:' .. limit.n), id)
+    local rule = is_unstarted and rule_of(q, limit)
+    local at = rule and rule.r and redis.call('HGET', key_of(q, 'rates'), limit.n)
+    if at then redis.call('HSET', key_of(q, 'rates'), limit.n, string.format('%.3f', at - rule.p / rule.r * limit.k)) end
+    if redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then
+      redis.call('ZADD', key_of(q, 'gates'), 0, limit.n)
+      redis.call('ZADD', key_of(q, 'wake'), 0, '1')
+    end
+  end
+end
+
+local function loosen_all(q, ids, is_unstarted)
+  local ties = all_ties(q, ids)
+  for i = 1, ties and #ids or 0 do
+    if ties[i] then loosen(q, ids[i], ties[i], is_unstarted) end
+  end
+end
+
+-- A job has ended, or is taken out: nothing of it stays.
+local function untie(q, id, ties)
+  loosen(q, id, ties)
+  if ties.u and not ties.m and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
+  redis.call('HDEL', q.ties, id)
+end
+
+-- Out of where a tied job waits beside the queue's own places; reads the whole list of its group. Returns 1 if it was there.
+local function take_out(q, id, ties)
+  local found = 0
+  if ties.g then
+    local lane = key_of(q, 'group:' .. ties.g)
+    found = redis.call('LREM', lane, 0, id)
+    if redis.call('EXISTS', lane) == 0 then redis.call('ZREM', key_of(q, 'groups'), ties.g) end
+  end
+  for _, limit in ipairs(ties.l or {}) do found = found + unpark(q, limit.n, id) end
+  return found
+end

@@ -1,0 +1,14 @@
+-- Unique keys. `unique`: key -> id of the job that has it; `throttled`: keys that stay taken until an instant, whatever the job does.
+
+local function owner_of(q, key, now_ms)
+  local owner = redis.call('HGET', key_of(q, 'unique'), key)
+  local ends = owner and redis.call('ZSCORE', key_of(q, 'throttled'), key)
+  return not (ends and tonumber(ends) <= now_ms) and owner
+end
+
+-- Make a job the owner of its key.
+local function bind(q, id, ties, now_ms)
+  redis.call('HSET', key_of(q, 'unique'), ties.u, id)
+  local throttled = key_of(q, 'throttled')
+  if ties.m then redis.call('ZADD', throttled, now_ms + ties.m, ties.u) else redis.call('ZREM', throttled, ties.u) end
+end
