@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 import msgspec
 
 from headrace import wire
+from headrace.context import get_current
 from headrace.core.names import main_module_name
 from headrace.core.options import (
     Durability,
@@ -37,6 +38,7 @@ from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, que
 from headrace.errors import HeadraceError, JobExists, JobNotFound, NotDurable, TaskNotRegistered, UsageError
 from headrace.events import Event, EventName, Events, Handler
 from headrace.job import Job, JobCall, job_of, take_existing
+from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
 from headrace.outbox import Outbox
 from headrace.queue import Queue, checked_options
@@ -117,6 +119,7 @@ class Headrace:
         self.stop_hooks: list[Callable[[], Any]] = []
         self.middlewares: list[Middleware] = []
         self.events = Events()
+        self.limits = Limits(self)
         self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
         self._announced: set[str] = set()
         self._lock = threading.Lock()
@@ -258,6 +261,14 @@ class Headrace:
         if self._queues is not None:
             return list(self._queues)
         return list(dict.fromkeys([self.default_queue, *(task.queue for task in self.tasks.values())]))
+
+    def declared_limits(self) -> dict[str, set[str]]:
+        """The names of the limits that tasks declare, each with the queues of those tasks."""
+        found: dict[str, set[str]] = {}
+        for task in self.tasks.values():
+            for limit in task.plan.limits:
+                found.setdefault(limit.name, set()).add(task.queue)
+        return found
 
     def find_task(self, name: str) -> Task[..., Any] | None:
         """The task of that name for a worker: a registered one, or a plain function of an allowed module.
@@ -457,9 +468,17 @@ class Headrace:
         plan = call.plan
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
+        expires_in_ms = plan.expires_in_ms
         options = plan.job
-        if call.ties:
-            options = msgspec.structs.replace(options or JobOptions(), ties=call.ties)
+        deadline_ms = now_ms + plan.deadline_in_ms if plan.deadline_in_ms else plan.deadline_at_ms
+        running = get_current()
+        inherited_ms = running.deadline_ms if running is not None else 0
+        if inherited_ms and (not deadline_ms or inherited_ms < deadline_ms):
+            deadline_ms = inherited_ms
+        if deadline_ms and (not expires_at_ms or deadline_ms < expires_at_ms):
+            expires_at_ms, expires_in_ms = deadline_ms, 0
+        if call.ties or deadline_ms:
+            options = msgspec.structs.replace(options or JobOptions(), ties=call.ties or None, deadline_ms=deadline_ms)
         record = Record(
             LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, options
         )
@@ -472,7 +491,7 @@ class Headrace:
             plan.delay_ms,
             plan.at_ms,
             plan.job_id is not None,
-            plan.expires_in_ms,
+            expires_in_ms,
             call.ties,
             plan.unique.on_conflict if plan.unique is not None else "",
         )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, NoReturn, Protocol
 
 from headrace.core.retry import duration_ms
+from headrace.core.ties import find_limit
 from headrace.effects import Effect, aeffect, effect
 from headrace.errors import RetryIn, UsageError
 
@@ -24,6 +25,10 @@ class Reporter(Protocol):
 
     def is_cancelled(self, job_id: str) -> bool: ...
 
+    def hold(self, job_id: str, limit: str, hold_ms: int) -> None: ...
+
+    def refund(self, job_id: str, limit: str, refund_ms: float) -> None: ...
+
 
 class JobContext:
     """The running job. Outside of a job, `current_job()` gives one with an empty `id` that reports to nobody.
@@ -35,6 +40,11 @@ class JobContext:
     """
 
     __slots__ = ("_reporter", "attempt", "fence", "id", "queue", "task")
+
+    @property
+    def deadline_ms(self) -> int:
+        """The Unix instant by which it must have ended, and all that it enqueues; 0: none."""
+        return 0
 
     def __init__(
         self, id: str, queue: str, task: str, attempt: int = 1, fence: int = 0, reporter: Reporter | None = None
@@ -62,6 +72,28 @@ class JobContext:
         """Add a line to the job's own log (the last 1,000 are kept for a day)."""
         if self._reporter is not None:
             self._reporter.log(self.id, str(text)[:LOG_LINE_CHARS_MAX])
+
+    def hold(self, limit: str, seconds: float | timedelta) -> None:
+        """Let nothing through one of this job's limits for so long: a service said Retry-After.
+
+        `raise RetryIn(seconds, limit=...)` does so, and has the job run again then.
+
+        Args:
+            limit: its name, or as it is declared: "stripe:{account}".
+        """
+        found = find_limit(self._limits(), limit)
+        if self._reporter is not None:
+            self._reporter.hold(self.id, str(found["n"]), duration_ms("hold", seconds))
+
+    def refund(self, limit: str) -> None:
+        """Give back what this job took of a limit's rate: it made no call after all."""
+        found = find_limit(self._limits(), limit)
+        if self._reporter is not None and "r" in found:
+            self._reporter.refund(self.id, str(found["n"]), found["p"] / found["r"] * found["k"])
+
+    def _limits(self) -> list[dict[str, Any]]:
+        """The job's limits, as `core.ties` stores them."""
+        return []
 
     @property
     def idempotency_key(self) -> str:
@@ -108,6 +140,10 @@ _NO_JOB = JobContext("", "", "")
 def current_job() -> JobContext:
     """The job this code runs in. In a plain call it is one that reports to nobody, so tasks can be called plainly."""
     return _current.get() or _NO_JOB
+
+
+get_current = _current.get
+"""The running job, or None: the ContextVar's own method, for what is called with each enqueue."""
 
 
 def enter_job(context: JobContext) -> Token[JobContext | None]:

@@ -180,8 +180,12 @@ class JobTimeout(JobError):
 
 
 class RetryIn(HeadraceError):
-    """Raised by a job to be run again in `delay_s` seconds: `raise RetryIn(30, "rate limited")`."""
+    """Raised by a job to be run again in `delay_s` seconds: `raise RetryIn(30, "rate limited")`.
 
-    def __init__(self, delay_s: float, message: str = "") -> None:
+    `limit`: one of the job's limits that lets nothing through until then, for a service that answered 429 with Retry-After.
+    """
+
+    def __init__(self, delay_s: float, message: str = "", *, limit: str = "") -> None:
         super().__init__(message or f"run again in {delay_s:g} s")
         self.delay_s = delay_s
+        self.limit = limit

@@ -183,6 +183,11 @@ class Job(Generic[R_co]):
         return _optional_instant(self._record.ended_at_ms)
 
     @property
+    def deadline(self) -> datetime | None:
+        """The instant by which it must have ended."""
+        return _optional_instant(self._record.options.deadline_ms if self._record.options else 0)
+
+    @property
     def due_at(self) -> datetime | None:
         """When a scheduled or retrying job is due."""
         return _optional_instant((self._look.due_ms or 0) if self._look else 0)

@@ -81,7 +81,7 @@ def test_queues_are_listed_paused_resumed_and_purged(run, app):
     """Tab-separated in a pipe, a document a line with --json; a purge asks, or wants --yes."""
     for n in range(3):
         app.enqueue("t", n)
-    assert lines(run("queue", "ls")) == [["default", "3", "0", "0", "0", "0", "3", ""]]
+    assert lines(run("queue", "ls")) == [["default", "3", "0", "0", "0", "0", "0", ""]]
     assert run("queue", "pause", "default", "--reason", "deploy").exit_code == 0
     assert documents(run("queue", "show", "default", "--json"))[0]["paused"] == "deploy"
     assert run("queue", "resume", "default").exit_code == 0
@@ -295,3 +295,43 @@ def test_every_help_has_examples(run, words):
     assert result.exit_code == 0
     assert re.search(r"Examples?:\n", result.stdout)
     assert "env var: HEADRACE_URL" in re.sub(r"\s+", " ", result.stdout) or words == ["queue", "--help"]
+
+
+def test_limits_are_listed_set_reset_and_held(run, app):
+    """What is set or held is listed; a wrong rate is wrong use; `reset` forgets it."""
+    app.enqueue("t", 1)
+    assert lines(run("limit", "ls")) == []
+    assert (
+        run("limit", "set", "mail:{account}", "-q", "default", "--rate", "50/min", "--concurrency", "3").exit_code == 0
+    )
+    assert lines(run("limit", "ls"))[0][:3] == ["default", "mail:{account}", "50/60s, 3 at once"]
+    assert run("limit", "hold", "mail:7", "-q", "default", "--for", "10m").exit_code == 0
+    held = next(row for row in documents(run("limit", "ls", "--json")) if row["limit"] == "mail:7")
+    assert held["held_until"] is not None
+    wrong = run("limit", "set", "mail", "-q", "default", "--rate", "often")
+    assert wrong.exit_code == 2
+    assert "100/min" in wrong.stderr
+    assert run("limit", "set", "mail", "-q", "defualt", "--rate", "1/s").exit_code == 3
+    assert run("limit", "reset", "mail:{account}", "-q", "default").exit_code == 0
+    assert [row[1] for row in lines(run("limit", "ls"))] == ["mail:7"]
+
+
+def test_a_queue_is_bounded(run, app):
+    """A full queue refuses, and says what to do; the bounds are shown."""
+    app.enqueue("t", 1)
+    assert run("queue", "bound", "default", "--max-length", "1", "--max-running", "4").exit_code == 0
+    shown = documents(run("queue", "show", "default", "--json"))[0]
+    assert (shown["max_length"], shown["max_running"], shown["overflow"]) == (1, 4, "refuse")
+    full = run("enqueue", "t", "2")
+    assert full.exit_code == 1
+    assert "raise its max_length" in full.stderr
+    assert run("queue", "bound", "default").exit_code == 0
+    assert run("enqueue", "t", "2").exit_code == 0
+
+
+def test_jobs_of_a_group_are_cancelled_together(run, app):
+    """`--filter group:` finds them wherever they wait."""
+    for n in range(3):
+        app.options(group=f"tenant-{n % 2}", delay=60 * (n // 2)).enqueue("t", n)
+    assert len(lines(run("job", "cancel", "--filter", "group:tenant-0", "--yes"))) == 2
+    assert [row[3] for row in lines(run("job", "ls", "--filter", "group:tenant-1"))] == ["queued"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import click
 
 from headrace.core.record import State
+from headrace.core.ties import group_in
 from headrace.engine.admin import Row, error_of, fingerprint
 
 FILTER_HELP = (
-    "Which jobs, e.g. 'task:mail.send state:dead'. Keys: task, state, queue, error, tag, id; a bare word: any."
+    "Which jobs, e.g. 'task:mail.send state:dead'. Keys: task, state, queue, error, tag, group, id; a bare word: any."
 )
-_KEYS = ("task", "state", "queue", "error", "tag", "id")
+_KEYS = ("task", "state", "queue", "error", "tag", "group", "id")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Filter:
     task: str | None = None
     error: str | None = None
     tag: str | None = None
+    group: str | None = None
     id: str | None = None
     words: tuple[str, ...] = ()
 
@@ -38,6 +40,7 @@ class Filter:
             (self.task is None or record.task == self.task or record.task.endswith(f".{self.task}"))
             and (self.error is None or self.error in (kind, fingerprint(record)) or self.error in message)
             and (self.tag is None or (options is not None and self.tag in options.tags))
+            and (self.group is None or (options is not None and group_in(options.ties) == self.group))
             and (self.id is None or row.id.startswith(self.id))
             and all(
                 word in row.id
@@ -85,6 +88,7 @@ def parse_filter(
         task=found.get("task"),
         error=found.get("error"),
         tag=found.get("tag"),
+        group=found.get("group"),
         id=found.get("id"),
         words=tuple(words),
     )

@@ -1,4 +1,4 @@
-"""`headrace queue`: list, show, pause, resume and purge."""
+"""`headrace queue`: list, show, pause, resume, bound and purge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.settings import OK, confirm, not_found, settings, subcommand, talk
 from headrace.core.record import State
-from headrace.engine import admin
+from headrace.engine import admin, ops
 from headrace.engine.admin import QueueCounts
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys, queue_keys
@@ -19,9 +19,9 @@ COLUMNS = (
     "queued",
     "running",
     "delayed",
+    "waiting",
     "failed",
     "done",
-    "enqueued",
     "paused",
 )
 PURGEABLE = [state.value for state in State if state not in (State.RUNNING, State.WAITING)]
@@ -34,12 +34,16 @@ def summary(counts: QueueCounts) -> dict[str, Any]:
         "queued": counts.queued,
         "running": counts.running,
         "delayed": counts.delayed,
+        "waiting": counts.parked,
         "suspects": counts.suspects,
         "failed": counts.dead,
         "done": counts.done,
         "enqueued": counts.totals.get("enqueued", 0),
         "paused": counts.paused,
         "paused_at": instant(counts.paused_at_ms),
+        "max_running": counts.max_running,
+        "max_length": counts.max_length,
+        "overflow": counts.overflow,
         "sessions": counts.sessions,
         "overdue_sessions": counts.overdue_sessions,
         "totals": counts.totals,
@@ -57,14 +61,14 @@ def known_queue(client: SyncClient, name: str) -> QueueKeys:
 
 @click.group(epilog="\b\nExamples:\n  headrace queue ls\n  headrace queue pause mail --reason 'provider is down'")
 def command() -> None:
-    """List, show, pause, resume and purge queues."""
+    """List, show, pause, resume, bound and purge queues."""
 
 
 @subcommand(command, "ls", epilog="\b\nExample:\n  headrace queue ls --json | jq .queue")
 def list_queues() -> int:
     """List all queues, with how many jobs stand where.
 
-    In a pipe: queue, queued, running, delayed, failed, done, enqueued, reason of a pause.
+    In a pipe: queue, queued, running, delayed, waiting, failed, done, reason of a pause.
     """
     client = settings().client()
     names = client.run(admin.queue_names(client.prefix))
@@ -109,6 +113,32 @@ def resume(name: str) -> int:
     client = settings().client()
     was_paused = client.run(admin.resume(known_queue(client, name)))
     talk(f"queue {name} {'goes on' if was_paused else 'was not paused'}")
+    return OK
+
+
+@subcommand(command, "bound", epilog="\b\nExample:\n  headrace queue bound mail --max-running 5 --max-length 10000")
+@click.argument("name")
+@click.option(
+    "--max-running", type=click.IntRange(1), metavar="N", help="Jobs that may run at once; left out: any number."
+)
+@click.option(
+    "--max-length", type=click.IntRange(1), metavar="N", help="Jobs that have not ended; left out: any number."
+)
+@click.option(
+    "--overflow",
+    type=click.Choice(("refuse", "drop_oldest")),
+    default="refuse",
+    show_default=True,
+    help="What a full queue does: refuse new jobs, or end those that have waited longest as cancelled.",
+)
+def bound(name: str, max_running: int | None, max_length: int | None, overflow: str) -> int:
+    """Bound a queue. What is left out is unbounded from now on."""
+    client = settings().client()
+    bounds = {"max_running": max_running, "max_length": max_length, "overflow": overflow if max_length else None}
+    client.run(ops.bound_queue(known_queue(client, name), bounds))
+    told = [f"at most {max_running} running"] if max_running else []
+    told += [f"at most {max_length} jobs, then {overflow}"] if max_length else []
+    talk(f"queue {name}: {', '.join(told) or 'no bounds'}")
     return OK
 
 

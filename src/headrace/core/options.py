@@ -50,7 +50,8 @@ class TaskOptions(TypedDict, total=False):
 class EnqueueOptions(TypedDict, total=False):
     """What `.options(...)` takes, for one job; what is not said is as the task declares.
 
-    `delay` counts from the server's now; `at` and an absolute `expires` are aware datetimes (a past `at` means now).
+    `delay` counts from the server's now; `at`, an absolute `expires` and an absolute `deadline` are aware datetimes (a past `at`
+    means now). `deadline`: by then the job has ended: it does not start later, it is stopped, and so is all that it enqueues.
     """
 
     queue: str
@@ -61,6 +62,7 @@ class EnqueueOptions(TypedDict, total=False):
     timeout: Duration | None
     retry: int | Retry
     expires: Duration | datetime | None
+    deadline: Duration | datetime | None
     result_ttl: Duration
     job_id: str
     durability: Durability
@@ -84,6 +86,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     at_front: bool = False
     expires_in_ms: int = 0
     expires_at_ms: int = 0
+    deadline_in_ms: int = 0
+    deadline_at_ms: int = 0
     timeout_ms: int | None = None
     retry: RetrySpec | None = None
     result_ttl_ms: int | None = None
@@ -233,6 +237,17 @@ def _expires(value: Any) -> dict[str, Any]:
     return {"expires_in_ms": expires_in_ms, "expires_at_ms": 0}
 
 
+def _deadline(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {"deadline_in_ms": 0, "deadline_at_ms": 0}
+    if isinstance(value, datetime):
+        return {"deadline_in_ms": 0, "deadline_at_ms": _instant_ms("deadline", value)}
+    deadline_in_ms = duration_ms("deadline", value)
+    if deadline_in_ms == 0:
+        raise UsageError("deadline: 0 s leaves no time to run; None means none")
+    return {"deadline_in_ms": deadline_in_ms, "deadline_at_ms": 0}
+
+
 def _task_expires(value: Any) -> dict[str, Any]:
     if isinstance(value, datetime):
         raise _wrong("expires", "seconds or a timedelta", value)
@@ -318,6 +333,7 @@ _TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
 _ENQUEUE_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     **_TASK_CHECKS,
     "expires": _expires,
+    "deadline": _deadline,
     "delay": _delay,
     "at": _at,
     "at_front": _at_front,

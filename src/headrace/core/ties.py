@@ -257,6 +257,25 @@ def _limit_of(limit: Limit, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"n": name, "t": limit.name, "k": limit.cost, **rule(limit.rate, limit.concurrency, limit.burst)}
 
 
+def limits_in(packed: bytes | None) -> list[dict[str, Any]]:
+    """The limits of a job's ties, as they are stored."""
+    return [] if packed is None else msgspec.msgpack.decode(packed).get("l", [])
+
+
+def group_in(packed: bytes | None) -> str | None:
+    """The group of a job's ties, as they are stored."""
+    return None if packed is None else msgspec.msgpack.decode(packed).get("g")
+
+
+def find_limit(limits: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The one of this name or template; raises UsageError."""
+    for limit in limits:
+        if name in (limit["n"], limit["t"]):
+            return limit
+    there = ", ".join(limit["n"] for limit in limits) or "none"
+    raise UsageError(f"this job has no limit {name!r:.80}; it has: {there}")
+
+
 def read_unique(value: Any) -> Unique | None:
     """`unique=` as written: None or False for none."""
     if value is None or value is False:

@@ -19,6 +19,7 @@ from headrace.engine.ops import LAYOUT_ARG
 
 JOBS_A_CALL = 256
 MOST_SCANNED = 5_000
+MOST_LIMITS = 1_000
 WORKER_IS_GONE_AFTER_MS = 30_000
 PLACES = {
     State.RUNNING: ("held",),
@@ -55,6 +56,9 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     last_lease_end_ms: int
     paused: str | None
     paused_at_ms: int | None
+    max_running: int | None = None
+    max_length: int | None = None
+    overflow: str | None = None
     totals: dict[str, int]
     server_ms: int
 
@@ -181,6 +185,9 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         running=sum(sizes),
         totals={name.decode(): int(count) for name, count in text_pairs(reply[11])},
         parked=reply[12],
+        max_running=_optional_ms(reply[13]),
+        max_length=_optional_ms(reply[14]),
+        overflow=None if reply[15] is None else reply[15].decode(),
     )
 
 
@@ -362,6 +369,64 @@ def purge(queue: QueueKeys, state: State) -> Steps[int]:
 def _purge(queue: QueueKeys, place: str, most: int, ids: Sequence[str]) -> Call[list[int]]:
     found = script("admin_purge")
     return Call(found, queue.block(found.keys), [LAYOUT_ARG, place, most, *ids], list)
+
+
+# -- limits
+
+
+class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit at one instant; instants are Unix ms, None for never.
+
+    `rule`: what was set for it at run time (r jobs per p ms, b burst, c at once); None: as jobs say. `parked`: jobs that wait for
+    it; `opens_ms`: when the first of them is looked at again; `held_until_ms`: it lets nothing through before.
+    """
+
+    queue: str
+    name: str
+    running: int
+    parked: int
+    opens_ms: int | None
+    held_until_ms: int | None
+    rule: dict[str, Any] | None
+
+
+def look_at_limits(queue: QueueKeys, names: Sequence[str]) -> Call[list[LimitState]]:
+    """How these limits of a queue stand, each by its own name."""
+    found = script("limit_look")
+
+    def decode(reply: list[Any]) -> list[LimitState]:
+        rules = {name.decode(): msgspec.msgpack.decode(packed) for name, packed in text_pairs(reply[1])}
+        return [
+            _limit_state(queue.name, name, row, rules.get(name)) for name, row in zip(names, reply[2:], strict=True)
+        ]
+
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, *names], decode)
+
+
+def _limit_state(queue: str, name: str, row: list[Any], rule: dict[str, Any] | None) -> LimitState:
+    held_until, running, parked, opens = row
+    return LimitState(
+        queue=queue,
+        name=name,
+        running=running,
+        parked=parked,
+        opens_ms=_optional_ms(opens),
+        held_until_ms=_optional_ms(held_until),
+        rule=rule,
+    )
+
+
+def _optional_ms(score: bytes | float | None) -> int | None:
+    return None if score is None else int(float(score))
+
+
+def list_limits(queue: QueueKeys) -> Steps[list[LimitState]]:
+    """The limits that hold jobs back now, are held themselves, or were changed; up to 1,000, sorted by name."""
+    names: list[str] = yield Call(script("limit_names"), queue.block(("meta", "jobs")), [LAYOUT_ARG], _texts)
+    if not names:
+        return []
+    states: list[LimitState] = yield look_at_limits(queue, sorted(names)[:MOST_LIMITS])
+    return states
 
 
 # -- failed jobs, by what went wrong

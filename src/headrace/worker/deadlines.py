@@ -1,4 +1,5 @@
-"""Watch what the children run: interrupt what is over its timeout, kill what does not stop, break up old batches."""
+"""Watch what the children run: interrupt what is over its timeout, kill what does not stop (also when it was cancelled), break
+up old batches."""
 
 from __future__ import annotations
 
@@ -24,9 +25,11 @@ class Deadlines:
         self._crew = crew
         self._errands = errands
         self._reported: set[int] = set()
+        self._cancelled_ns: dict[tuple[int, int, int], int] = {}
 
     async def run_once(self) -> float:
         now_ns = time.monotonic_ns()
+        before, self._cancelled_ns = self._cancelled_ns, {}
         for child in self._crew.living():
             if child.killed_s:
                 self._report_unkillable(child)
@@ -34,7 +37,17 @@ class Deadlines:
             for number, slot in enumerate(self._crew.slots(child)):
                 if slot.count and not slot.is_revoked and now_ns - slot.batch_started_ns > OLD_BATCH_NS:
                     self._break_up(child, number, slot)
-                if slot.is_running and await self._check_job(child, slot, now_ns):
+                if not slot.is_running:
+                    continue
+                if slot.interrupt_reason == Interrupt.CANCEL and slot.interrupt == slot.serial:
+                    key = (child.pid, number, slot.serial)
+                    self._cancelled_ns[key] = before.get(key, now_ns)
+                    is_stubborn = now_ns - self._cancelled_ns[key] >= self._crew.config.kill_after_ms * 1_000_000
+                    if is_stubborn and await self._kill(
+                        child, slot, key[2], "it was cancelled, and did not stop when asked"
+                    ):
+                        break
+                elif await self._check_job(child, slot, now_ns):
                     break
         return LOOK_EVERY_S
 
@@ -46,9 +59,12 @@ class Deadlines:
         if over_ms < self._crew.config.kill_after_ms:
             self._crew.interrupt(child, slot, serial, Interrupt.TIMEOUT)
             return False
-        return await self._kill_overdue(child, slot, serial)
+        timeout_s = slot.timeout_ms / 1000
+        return await self._kill(
+            child, slot, serial, f"over its timeout of {timeout_s:g} s, and did not stop when asked"
+        )
 
-    async def _kill_overdue(self, child: Child, slot: SlotRow, serial: int) -> bool:
+    async def _kill(self, child: Child, slot: SlotRow, serial: int, why: str) -> bool:
         """Stop the process, look again, and kill it only if that very job still runs."""
         pid = child.pid
         send_signal(pid, signal.SIGSTOP)
@@ -60,15 +76,12 @@ class Deadlines:
         if child.pid != pid or slot.serial != serial or job is None:
             send_signal(pid, signal.SIGCONT)
             return False
-        timeout_s = slot.timeout_ms / 1000
         child.overdue.add(job[1])
         who = f"child {child.number} (pid {pid})"
         if crash.IS_ON:
             crash.at("kill.before")
-        self._crew.say(f"job {job[1]} ran over its timeout of {timeout_s:g} s and did not stop: killing {who}")
-        self._crew.kill(
-            child, f"over its timeout of {timeout_s:g} s, and did not stop when asked: its process was killed"
-        )
+        self._crew.say(f"job {job[1]}: {why}: killing {who}")
+        self._crew.kill(child, f"{why}: its process was killed")
         if crash.IS_ON:
             crash.at("kill.after")
         return True

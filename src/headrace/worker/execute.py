@@ -28,8 +28,9 @@ from headrace.core.outcome import (
     describe_exception,
 )
 from headrace.core.record import LAYOUT, AttemptError, Record, Stored, decode_record, encode
+from headrace.core.ties import limits_in
 from headrace.engine.ops import Claim, Kind, Settlement
-from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn
+from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.events import Event, EventName
 from headrace.middleware import arun_inside, run_inside
 from headrace.task import Task
@@ -100,6 +101,16 @@ class Run(JobContext):
         else:
             self.timeout_ms = task.timeout_ms if options.timeout_ms is None else options.timeout_ms
             self.ttl_ms = task.result_ttl_ms if options.result_ttl_ms is None else options.result_ttl_ms
+            if options.deadline_ms:
+                left_ms = max(1, options.deadline_ms - int(time.time() * 1000))
+                self.timeout_ms = min(self.timeout_ms, left_ms) if self.timeout_ms else left_ms
+
+    @property
+    def deadline_ms(self) -> int:
+        return self.record.options.deadline_ms if self.record.options is not None else 0
+
+    def _limits(self) -> list[dict[str, Any]]:
+        return limits_in(self.record.options.ties) if self.record.options is not None else []
 
 
 class Executor:
@@ -231,6 +242,11 @@ class Executor:
         if isinstance(error, JobCancelled):
             return Cancelled()
         retry_in_ms = max(0, int(error.delay_s * 1000)) if isinstance(error, RetryIn) else None
+        if isinstance(error, RetryIn) and error.limit:
+            try:
+                run.hold(error.limit, error.delay_s)
+            except UsageError as wrong:
+                logger.warning("job %s: %s", run.id, wrong)
         return Raised(type_names(type(error)), told, retry_in_ms)
 
     # Decide

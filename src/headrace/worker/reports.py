@@ -52,6 +52,16 @@ class Reports:
         if found is not None:
             self._run(ops.append_log(found[0], job_id, line.encode("utf8", "replace")))
 
+    def hold(self, job_id: str, limit: str, hold_ms: int) -> None:
+        found = self._find(job_id)
+        if found is not None:
+            self._run(ops.hold_limit(found[0], limit, hold_ms))
+
+    def refund(self, job_id: str, limit: str, refund_ms: float) -> None:
+        found = self._find(job_id)
+        if found is not None:
+            self._run(ops.refund_limit(found[0], limit, refund_ms))
+
     def is_cancelled(self, job_id: str) -> bool:
         found = self._find(job_id)
         return found is not None and found[1]
@@ -61,6 +71,6 @@ class Reports:
             try:
                 self._client.run(call)
             except HeadraceError as error:
-                logger.warning("a job's progress or log line was not kept: %s", error)
+                logger.warning("what a job said was not kept: %s", error)
 
         self._send(work)
