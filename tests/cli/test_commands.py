@@ -302,17 +302,18 @@ def test_limits_are_listed_set_reset_and_held(run, app):
     app.enqueue("t", 1)
     assert lines(run("limit", "ls")) == []
     assert (
-        run("limit", "set", "mail:{account}", "-q", "default", "--rate", "50/min", "--concurrency", "3").exit_code == 0
+        run("limit", "set", "mail:{account}", "--queue", "default", "--rate", "50/min", "--concurrency", "3").exit_code
+        == 0
     )
     assert lines(run("limit", "ls"))[0][:3] == ["default", "mail:{account}", "50/60s, 3 at once"]
-    assert run("limit", "hold", "mail:7", "-q", "default", "--for", "10m").exit_code == 0
+    assert run("limit", "hold", "mail:7", "--queue", "default", "--for", "10m").exit_code == 0
     held = next(row for row in documents(run("limit", "ls", "--json")) if row["limit"] == "mail:7")
     assert held["held_until"] is not None
-    wrong = run("limit", "set", "mail", "-q", "default", "--rate", "often")
+    wrong = run("limit", "set", "mail", "--queue", "default", "--rate", "often")
     assert wrong.exit_code == 2
     assert "100/min" in wrong.stderr
-    assert run("limit", "set", "mail", "-q", "defualt", "--rate", "1/s").exit_code == 3
-    assert run("limit", "reset", "mail:{account}", "-q", "default").exit_code == 0
+    assert run("limit", "set", "mail", "--queue", "defualt", "--rate", "1/s").exit_code == 3
+    assert run("limit", "reset", "mail:{account}", "--queue", "default").exit_code == 0
     assert [row[1] for row in lines(run("limit", "ls"))] == ["mail:7"]
 
 

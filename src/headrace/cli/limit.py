@@ -19,7 +19,7 @@ from headrace.engine.keys import queue_keys
 from headrace.errors import UsageError
 
 COLUMNS = ("queue", "limit", "rule", "running", "parked", "opens_at", "held_until")
-_queue = click.option("--queue", "-q", required=True, metavar="QUEUE", help="A limit counts within one queue.")
+_queue = click.option("--queue", "-Q", required=True, metavar="QUEUE", help="A limit counts within one queue.")
 
 
 def row(state: LimitState) -> dict[str, Any]:
@@ -46,13 +46,13 @@ def rule_text(rule: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-@click.group(epilog="\b\nExamples:\n  headrace limit ls\n  headrace limit set stripe -q mail --rate 50/min")
+@click.group(epilog="\b\nExamples:\n  headrace limit ls\n  headrace limit set stripe -Q mail --rate 50/min")
 def command() -> None:
     """Limits: how many jobs may start in a time, or run at once. What is set here holds, whatever the jobs say."""
 
 
 @subcommand(command, "ls", epilog="\b\nExample:\n  headrace limit ls --json | jq .parked")
-@click.option("--queue", "-q", metavar="QUEUE", help="Of this queue only.")
+@click.option("--queue", "-Q", metavar="QUEUE", help="Of this queue only.")
 def list_limits(queue: str | None) -> int:
     """List the limits that hold jobs back now, are held themselves, or were changed.
 
@@ -66,7 +66,9 @@ def list_limits(queue: str | None) -> int:
 
 
 @subcommand(
-    command, "set", epilog="\b\nExample:\n  headrace limit set 'stripe:{account}' -q payments --rate 50/min --burst 5"
+    command,
+    "set",
+    epilog="\b\nExample:\n  headrace limit set 'stripe:{account}' -Q payments --rate 50/min --burst 5",
 )
 @click.argument("name")
 @_queue
@@ -86,7 +88,7 @@ def set_limit(name: str, queue: str, rate: str | None, burst: int, concurrency: 
     return OK
 
 
-@subcommand(command, "reset", epilog="\b\nExample:\n  headrace limit reset stripe -q payments")
+@subcommand(command, "reset", epilog="\b\nExample:\n  headrace limit reset stripe -Q payments")
 @click.argument("name")
 @_queue
 def reset(name: str, queue: str) -> int:
@@ -97,7 +99,7 @@ def reset(name: str, queue: str) -> int:
     return OK
 
 
-@subcommand(command, "hold", epilog="\b\nExample:\n  headrace limit hold stripe:42 -q payments --for 10m")
+@subcommand(command, "hold", epilog="\b\nExample:\n  headrace limit hold stripe:42 -Q payments --for 10m")
 @click.argument("name")
 @_queue
 @click.option("--for", "seconds", type=duration_s, required=True, metavar="DURATION", help="30s, 10m …")
