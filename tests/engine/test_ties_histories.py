@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from dataclasses import dataclass, field
 
 import pytest
@@ -125,12 +126,14 @@ class History:
         for session in SESSIONS:
             if self.seen.held[session]:
                 self.kit.settle(session, self.seen.held[session])
-        idle = 0
-        while idle < 30:
-            claims = self.kit.claim("s0", 4)
-            idle = 0 if claims else idle + 1
-            if claims:
-                self.kit.settle("s0", claims)
+        while True:
+            claimed = self.kit.claimed("s0", 4)
+            if claimed.claims:
+                self.kit.settle("s0", claimed.claims)
+            elif claimed.next_due_ms is not None:
+                select.select([], [], [], (claimed.next_due_ms + 1) / 1000)  # as a worker waits
+            elif not claimed.more:
+                break
         for job_id in self.seen.stored:
             look = self.kit.look(job_id)
             assert look is None or look.state.is_ended, (job_id, look.state)
