@@ -10,7 +10,8 @@ from headrace.version import __version__
 
 if TYPE_CHECKING:
     from headrace.app import Headrace
-    from headrace.context import JobContext, current_job
+    from headrace.context import BatchContext, JobContext, current_batch, current_job
+    from headrace.core.batch import Batch
     from headrace.core.record import AttemptError, State
     from headrace.core.retry import Retry
     from headrace.core.ties import Group, Limit, Unique
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
     from headrace.events import Event, EventName
     from headrace.job import Job, JobCall, Progress
     from headrace.queue import Queue
-    from headrace.task import Task
+    from headrace.task import BatchTask, Task
 
 __all__ = [
     "AppNotFound",
     "ArgumentsMismatch",
     "AttemptError",
+    "Batch",
+    "BatchContext",
+    "BatchTask",
     "DuplicateJob",
     "Event",
     "EventName",
@@ -98,14 +102,18 @@ __all__ = [
     "Unique",
     "UsageError",
     "__version__",
+    "current_batch",
     "current_job",
 ]
 
 # Where the names live that are not errors; a test holds this against the imports above.
 _HOMES = {
     "Headrace": "app",
+    "BatchContext": "context",
     "JobContext": "context",
+    "current_batch": "context",
     "current_job": "context",
+    "Batch": "core.batch",
     "AttemptError": "core.record",
     "State": "core.record",
     "Retry": "core.retry",
@@ -118,6 +126,7 @@ _HOMES = {
     "JobCall": "job",
     "Progress": "job",
     "Queue": "queue",
+    "BatchTask": "task",
     "Task": "task",
 }
 

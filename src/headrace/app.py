@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -19,6 +20,7 @@ import msgspec
 
 from headrace import wire
 from headrace.context import get_current
+from headrace.core.batch import Batch
 from headrace.core.names import main_module_name
 from headrace.core.options import (
     Durability,
@@ -41,11 +43,12 @@ from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
 from headrace.outbox import Outbox
-from headrace.queue import Queue, checked_options
-from headrace.task import AsyncTask, Task, check_function, task_name
+from headrace.queue import Queue, TakesItems, checked_options
+from headrace.task import AsyncTask, BatchTask, Task, check_batch_function, check_function, task_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 HookT = TypeVar("HookT", bound="Callable[[], Any]")
 HandlerT = TypeVar("HandlerT", bound=Handler)
 MiddlewareT = TypeVar("MiddlewareT", bound="MiddlewareFunction")
@@ -63,6 +66,19 @@ class TaskDecorator(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class BatchDecorator(Protocol):
+    """What `@app.task(batch=...)` gives. The function answers None, or for each item its result or an exception."""
+
+    @overload
+    def __call__(self, fn: Callable[[list[T]], Coroutine[Any, Any, None]], /) -> BatchTask[T, None]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[T]], Coroutine[Any, Any, Sequence[R | Exception]]], /) -> BatchTask[T, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[T]], None], /) -> BatchTask[T, None]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[T]], Sequence[R | Exception]], /) -> BatchTask[T, R]: ...
 
 
 class Headrace:
@@ -208,9 +224,15 @@ class Headrace:
     @overload
     def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
     @overload
+    def task(self, /, *, batch: Batch, **options: Unpack[TaskOptions]) -> BatchDecorator: ...
+    @overload
     def task(self, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
-    def task(self, fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
+    def task(
+        self, fn: Callable[..., Any] | None = None, /, *, batch: Batch | None = None, **options: Unpack[TaskOptions]
+    ) -> Any:
         """Register a function: `@app.task`, or `@app.task(queue="high", retry=Retry(5), timeout=30)`.
+
+        With `batch=Batch(...)` the function takes a list, and each job is a call with one item of such a list.
 
         Raises:
             UsageError: a wrong option; no plain function of a module's top level; another one has the name.
@@ -223,16 +245,21 @@ class Headrace:
         if "queue" in checked:
             check_queue_name(checked["queue"])
 
+        if batch is not None and not isinstance(batch, Batch):
+            raise UsageError(f"batch: expected a Batch, got {batch!r:.40}")
+
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            return self._register(function, name, checked)
+            return self._register(function, name, checked, batch)
 
         return register if fn is None else register(fn)
 
-    def _register(self, fn: Callable[..., Any], name: str | None, checked: Mapping[str, Any]) -> Task[..., Any]:
+    def _register(
+        self, fn: Callable[..., Any], name: str | None, checked: Mapping[str, Any], batch: Batch | None
+    ) -> Task[..., Any]:
         if isinstance(fn, Task):
             raise UsageError(f"{fn.name} is a task already")
         check_function(fn)
-        task = self._make_task(fn, name or task_name(fn), checked)
+        task = self._make_task(fn, name or task_name(fn), checked, batch)
         other = self.tasks.get(task.name)
         if other is not None and not _is_same_definition(other.fn, fn):
             raise UsageError(
@@ -242,8 +269,13 @@ class Headrace:
         self.tasks[task.name] = self._plain[fn] = task
         return task
 
-    def _make_task(self, fn: Callable[..., Any], name: str, checked: Mapping[str, Any]) -> Task[..., Any]:
-        kind = AsyncTask if inspect.iscoroutinefunction(fn) else Task
+    def _make_task(
+        self, fn: Callable[..., Any], name: str, checked: Mapping[str, Any], batch: Batch | None = None
+    ) -> Task[..., Any]:
+        kind: Callable[..., Task[..., Any]] = AsyncTask if inspect.iscoroutinefunction(fn) else Task
+        if batch is not None:
+            check_batch_function(fn)
+            kind = partial(BatchTask, batch=batch)
         return kind(
             fn,
             name,
@@ -329,6 +361,8 @@ class Headrace:
         return Queue(Outbox(self, connection), None, {})
 
     @overload
+    def enqueue(self, target: TakesItems[T, R], item: T, /) -> Job[R]: ...
+    @overload
     def enqueue(self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
     def enqueue(self, target: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -343,6 +377,8 @@ class Headrace:
         """
         return self.send(self.prepare(target, {}, args, kwargs))
 
+    @overload
+    async def aenqueue(self, target: TakesItems[T, R], item: T, /) -> Job[R]: ...
     @overload
     async def aenqueue(
         self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs

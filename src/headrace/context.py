@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 from headrace.core.retry import duration_ms
 from headrace.core.ties import find_limit
-from headrace.effects import Effect, aeffect, effect
+from headrace.effects import Effect, Effects, aeffect, aeffects, effect, effects
 from headrace.errors import RetryIn, UsageError
 
 LOG_LINE_CHARS_MAX = 8_192
@@ -133,13 +134,90 @@ class JobContext:
         return f"<JobContext {self.id or 'no job'} {self.task} attempt {self.attempt}>"
 
 
+class BatchContext(JobContext):
+    """The calls of a batch task that run together: what `current_batch()` gives, and middleware gets.
+
+    It has no id of its own; what belongs to one job is asked of that job. Its `attempt` is the highest of theirs, its
+    `fence` the lowest.
+
+    Attributes:
+        jobs: one for each item, in the items' order; none in a plain call.
+    """
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, task: str, jobs: Sequence[JobContext]) -> None:
+        queue = jobs[0].queue if jobs else ""
+        attempt = max((job.attempt for job in jobs), default=1)
+        super().__init__("", queue, task, attempt, min((job.fence for job in jobs), default=0))
+        self.jobs = jobs
+
+    def effects(self, target: Any) -> AbstractContextManager[Effects]:
+        """Have the effects of these calls on a database once each, however often they run; in one transaction.
+
+            with current_batch().effects(connection) as effects:
+                rows = [(views[n].url, views[n].at) for n in effects.pending(views)]
+                connection.executemany("INSERT INTO views VALUES (?, ?)", rows)
+
+        Args:
+            target: as `JobContext.effect` takes it.
+
+        Raises:
+            StaleRun, UsageError: as `JobContext.effect`.
+        """
+        return effects([(job.idempotency_key, job.fence) for job in self.jobs], target)
+
+    def aeffects(self, target: Any) -> AbstractAsyncContextManager[Effects]:
+        """As `effects`, for async connections."""
+        return aeffects([(job.idempotency_key, job.fence) for job in self.jobs], target)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return False
+
+    @property
+    def idempotency_key(self) -> str:
+        raise self._of_many("idempotency_key")
+
+    def progress(self, fraction: float, text: str | None = None) -> None:
+        raise self._of_many("progress")
+
+    def log(self, text: object) -> None:
+        raise self._of_many("log")
+
+    def effect(self, target: Any) -> AbstractContextManager[Effect]:
+        raise self._of_many("effect")
+
+    def aeffect(self, target: Any) -> AbstractAsyncContextManager[Effect]:
+        raise self._of_many("aeffect")
+
+    def _of_many(self, name: str) -> UsageError:
+        return UsageError(
+            f"{name}: {len(self.jobs)} jobs of {self.task} run here together; ask one of current_batch().jobs"
+            + (f", or use current_batch().{name}s" if name.endswith("effect") else "")
+        )
+
+    def __repr__(self) -> str:
+        return f"<BatchContext {len(self.jobs)} jobs of {self.task or 'no task'}>"
+
+
 _current: ContextVar[JobContext | None] = ContextVar("headrace_job", default=None)
 _NO_JOB = JobContext("", "", "")
+_NO_BATCH = BatchContext("", ())
 
 
 def current_job() -> JobContext:
-    """The job this code runs in. In a plain call it is one that reports to nobody, so tasks can be called plainly."""
+    """The job this code runs in. In a plain call it is one that reports to nobody, so tasks can be called plainly.
+
+    Where jobs of a batch task run together it is a BatchContext: see `current_batch`.
+    """
     return _current.get() or _NO_JOB
+
+
+def current_batch() -> BatchContext:
+    """The jobs that the code of a batch task runs for. In a plain call it has none, and its effects are not noted."""
+    found = _current.get()
+    return found if isinstance(found, BatchContext) else _NO_BATCH
 
 
 get_current = _current.get

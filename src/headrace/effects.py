@@ -10,14 +10,14 @@ What is written is a generator of statements, driven for sync and async connecti
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 import msgspec
 
 from headrace.database import AsyncLink, Link, Row, async_link_to, link_to
-from headrace.errors import StaleRun
+from headrace.errors import StaleRun, UsageError
 
 DDL = {
     "postgresql": """\
@@ -38,6 +38,12 @@ RETURNING fence
 """
 _LOOK = "SELECT done, result, fence FROM headrace_effect WHERE job = ?"
 _FINISH = "UPDATE headrace_effect SET done = true, result = ? WHERE job = ? AND fence = ? AND NOT done RETURNING fence"
+_BEGIN_MANY = """
+INSERT INTO headrace_effect AS e (job, fence, at_ms) VALUES {}
+ON CONFLICT (job) DO UPDATE SET fence = excluded.fence WHERE NOT e.done AND e.fence <= excluded.fence
+RETURNING job
+"""
+_FINISH_MANY = "UPDATE headrace_effect SET done = true WHERE NOT done AND (job, fence) IN (VALUES {}) RETURNING job"
 _PRUNE = """
 DELETE FROM headrace_effect WHERE job IN (SELECT job FROM headrace_effect WHERE done AND at_ms < ? LIMIT ?) RETURNING job
 """
@@ -82,6 +88,91 @@ class Effect:
         """Mark it done, if this run did it."""
         if not self.is_done and not (yield _FINISH, (self._data, job, fence)):
             raise StaleRun(f"the effect of job {job} is no longer this run's: its row has changed")
+
+
+class Effects:
+    """What `batch.effects(...)` gives: for which calls of the batch this run is to have the effect."""
+
+    __slots__ = ("_asked", "_calls", "_ours")
+
+    def __init__(self, calls: Sequence[tuple[str, int]]) -> None:
+        """`calls`: the idempotency key and fence of each; none where no batch runs."""
+        self._calls = calls
+        self._ours: set[int] = set()
+        self._asked = False
+
+    def pending(self, items: Sequence[object]) -> list[int]:
+        """The positions of the items whose effect is still to be had; an earlier run has had it for the others, or a
+        newer one is about to."""
+        self._asked = True
+        if not self._calls:
+            return list(range(len(items)))
+        if len(items) != len(self._calls):
+            raise UsageError(
+                f"pending: {len(items)} items, where the batch has {len(self._calls)} calls: give it all of them"
+            )
+        return sorted(self._ours)
+
+    def skip(self, position: int) -> None:
+        """Leave this call out: nothing is written for it, and a later run may have its effect."""
+        self._ours.discard(position)
+
+    @property
+    def is_nothing(self) -> bool:
+        return bool(self._calls) and not self._ours
+
+    def begin(self) -> Steps:
+        """Take the rows of all calls, always in the same order, or two runs would wait for each other."""
+        rows = sorted(self._calls)
+        now_ms = int(time.time() * 1000)
+        values = [value for job, fence in rows for value in (job, fence, now_ms)]
+        taken = yield _BEGIN_MANY.format(", ".join(["(?, ?, ?)"] * len(rows))), tuple(values)
+        ours = {row[0] for row in taken}
+        self._ours = {position for position, (job, _) in enumerate(self._calls) if job in ours}
+
+    def finish(self) -> Steps:
+        """Mark those done that this run did."""
+        if not self._asked:
+            raise UsageError("a batch's effects: ask `pending(items)` which calls they are for")
+        rows = [self._calls[position] for position in sorted(self._ours)]
+        if not rows:
+            return
+        marks = ", ".join(["(?, ?)"] * len(rows))
+        done = yield _FINISH_MANY.format(marks), tuple(value for row in rows for value in row)
+        if len(done) != len(rows):
+            raise StaleRun(
+                f"{len(rows) - len(done)} effects of a batch are no longer this run's: their rows have changed"
+            )
+
+
+@contextmanager
+def effects(calls: Sequence[tuple[str, int]], target: Any) -> Iterator[Effects]:
+    """What `BatchContext.effects` does."""
+    link = link_to(target)
+    found = Effects(calls)
+    with link.transaction():
+        if calls:
+            _drive(found.begin(), link)
+        yield found
+        if calls:
+            _drive(found.finish(), link)
+        if found.is_nothing:
+            link.undo()
+
+
+@asynccontextmanager
+async def aeffects(calls: Sequence[tuple[str, int]], target: Any) -> AsyncIterator[Effects]:
+    """The twin of `effects` for async connections."""
+    link = async_link_to(target)
+    found = Effects(calls)
+    async with link.transaction():
+        if calls:
+            await _adrive(found.begin(), link)
+        yield found
+        if calls:
+            await _adrive(found.finish(), link)
+        if found.is_nothing:
+            link.undo()
 
 
 @contextmanager
@@ -149,4 +240,4 @@ async def _adrive(steps: Steps, link: AsyncLink) -> None:
         return
 
 
-__all__ = ["DDL", "Effect", "create_tables", "prune_effects"]
+__all__ = ["DDL", "Effect", "Effects", "create_tables", "prune_effects"]

@@ -6,12 +6,25 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from headrace.core.batch import Batch
 from headrace.core.options import EnqueueOptions, check_enqueue_options
 from headrace.engine.keys import check_job_id, check_queue_name
 from headrace.job import Job, JobCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class TakesItems(Protocol[T_contra, R_co]):
+    """A batch task, for type checkers: its function takes a list, a call of it one item."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+    def call(self, item: T_contra, /) -> JobCall[R_co]: ...
 
 
 class Sender(Protocol):
@@ -43,6 +56,8 @@ class Queue:
         return Queue(self._sender, checked.get("queue"), checked)
 
     @overload
+    def enqueue(self, target: TakesItems[T, R], item: T, /) -> Job[R]: ...
+    @overload
     def enqueue(self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
     def enqueue(self, target: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
@@ -52,6 +67,8 @@ class Queue:
         """Enqueue a call of a task, a function, or a task's name."""
         return self._sender.send(self._sender.prepare(target, self._checked, args, kwargs))
 
+    @overload
+    async def aenqueue(self, target: TakesItems[T, R], item: T, /) -> Job[R]: ...
     @overload
     async def aenqueue(
         self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -64,6 +81,8 @@ class Queue:
         """As `enqueue`."""
         return await self._sender.asend(self._sender.prepare(target, self._checked, args, kwargs))
 
+    @overload
+    def call(self, target: TakesItems[T, R], item: T, /) -> JobCall[R]: ...
     @overload
     def call(self, target: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]: ...
     @overload

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from headrace import wire
+from headrace.core.batch import Batch
 from headrace.core.names import main_module_name, type_name
 from headrace.core.options import TIMEOUT_DEFAULT_MS, Durability, EnqueueOptions, Plan, apply_options
 from headrace.core.record import RetrySpec
@@ -17,6 +18,7 @@ from headrace.queue import Sender, checked_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _MOVE_IT = "move it to the top level of a module, or give the task a name: @app.task(name=...)"
 
@@ -65,6 +67,11 @@ class Task(Generic[P, R]):
     @property
     def priority(self) -> int:
         return self.plan.priority
+
+    @property
+    def batch(self) -> Batch | None:
+        """How its calls run together; None: each by itself."""
+        return None
 
     @property
     def signature(self) -> wire.Signature:
@@ -134,6 +141,34 @@ class AsyncTask(Task[P, R]):
         return coroutine
 
 
+class BatchTask(Task[[T], R], Generic[T, R]):
+    """A task whose function takes a list of items, while each of its jobs is a call with one of them."""
+
+    def __init__(self, *args: Any, batch: Batch, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._batch = batch
+
+    @property
+    def batch(self) -> Batch:
+        return self._batch
+
+    @property
+    def signature(self) -> wire.Signature:
+        """Of one call."""
+        if self._signature is None:
+            self._signature = wire.Signature(self.fn, is_batch=True)
+        return self._signature
+
+    def __call__(self, items: list[T], /) -> Any:  # type: ignore[override]
+        """Run the function on these items, here and now."""
+        return self.fn(items)
+
+    def prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobCall[R]:
+        if plan.timeout_ms is not None:
+            raise UsageError(f"timeout: {self.name} runs many calls at once, so only the task itself can have one")
+        return super().prepare(plan, args, kwargs)
+
+
 class BoundTask(Generic[P, R]):
     """A task with options for the jobs to come."""
 
@@ -186,6 +221,18 @@ def task_name(fn: object) -> str:
             )
         module = real
     return f"{module}.{qualname}"
+
+
+def check_batch_function(fn: Callable[..., Any]) -> None:
+    """See that it can be called with one list.
+
+    Raises:
+        UsageError
+    """
+    try:
+        inspect.signature(fn).bind([])
+    except TypeError as error:
+        raise UsageError(f"{fn.__qualname__}, a batch task, is called with one list of items: {error}") from None
 
 
 def check_function(fn: object) -> None:

@@ -44,6 +44,17 @@ _PLAIN_ORIGINS = frozenset(
 )
 
 
+_LIST_ORIGINS = frozenset(
+    {
+        list,
+        collections.abc.Sequence,
+        collections.abc.Collection,
+        collections.abc.Iterable,
+        collections.abc.MutableSequence,
+    }
+)
+
+
 def _encode_hook(value: Any) -> Any:
     """What msgspec leaves to us: subclasses of plain types, paths, pydantic models."""
     kinds: tuple[Any, ...] = (str, int, float, bytes)
@@ -110,9 +121,13 @@ class Signature:
         "result_type",
     )
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], *, is_batch: bool = False) -> None:
+        """`is_batch`: the function takes a list, and arguments are those of one call: one item, by position."""
         self._name = getattr(fn, "__name__", "task")
+        hints = _hints(fn)
         self._full = inspect.signature(fn)
+        if is_batch:
+            self._full, hints = _of_one_item(self._full, hints)
         self._by_position: list[msgspec.msgpack.Decoder[Any] | None] = []
         self._by_name: dict[str, msgspec.msgpack.Decoder[Any]] = {}
         self._rest: msgspec.msgpack.Decoder[Any] | None = None
@@ -120,7 +135,6 @@ class Signature:
         self.names: list[str] = []
         self.min_args = 0
         self.max_args = 0
-        hints = _hints(fn)
         for name, parameter in self._full.parameters.items():
             self._add(parameter, decoder_for(hints.get(name, parameter.empty)))
         self.converts = bool(self._by_name or self._rest or self._rest_by_name or any(self._by_position))
@@ -317,6 +331,34 @@ def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(fn)
     except Exception:  # an annotation is any expression; one that cannot be worked out is none
         return {}
+
+
+def _of_one_item(full: inspect.Signature, hints: dict[str, Any]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """What a function from a list of items to a list of answers says of one item and its answer."""
+    name = next(iter(full.parameters))
+    answer = _item_of(hints.get("return", Any))
+    if isinstance(answer, types.UnionType) or typing.get_origin(answer) is typing.Union:
+        values = [kind for kind in typing.get_args(answer) if not _is_exception(kind)]
+        answer = typing.Union[tuple(values)] if values else None  # noqa: UP007
+    elif _is_exception(answer):
+        answer = None
+    item = inspect.Parameter("item", inspect.Parameter.POSITIONAL_ONLY)
+    return inspect.Signature([item]), {"item": _item_of(hints.get(name, Any)), "return": answer}
+
+
+def _item_of(hint: Any) -> Any:
+    """T of `list[T]` and of `list[T] | None`; None of None."""
+    if hint is None or hint is type(None):
+        return None
+    for one in (hint, *typing.get_args(hint)):
+        origin, args = typing.get_origin(one), typing.get_args(one)
+        if origin in _LIST_ORIGINS and args:
+            return args[0]
+    return Any
+
+
+def _is_exception(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
 def _is_plain(hint: Any) -> bool:

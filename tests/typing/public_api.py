@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from headrace import Headrace, Job, JobCall, JobContext, Queue, Retry, State, Task, current_job
+from headrace import (
+    Batch,
+    BatchContext,
+    BatchTask,
+    Headrace,
+    Job,
+    JobCall,
+    JobContext,
+    Queue,
+    Retry,
+    State,
+    Task,
+    current_batch,
+    current_job,
+)
 from headrace.core.record import AttemptError
 
 app = Headrace()
@@ -30,6 +44,24 @@ async def bare_async(url: str) -> int:
 @app.task(retry=3, timeout=None)
 async def declared_async(url: str, *, deep: bool) -> bytes:
     return url.encode() if deep else b""
+
+
+@app.task(batch=Batch(max=1000, wait=0.2), queue="views")
+def stored(views: list[str]) -> None: ...
+
+
+@app.task(batch=Batch())
+async def astored(views: list[str]) -> None: ...
+
+
+@app.task(batch=Batch())
+def answered(urls: Sequence[str]) -> list[int | Exception]:
+    return [len(url) for url in urls]
+
+
+@app.task(batch=Batch())
+async def aanswered(urls: list[str]) -> list[int]:
+    return [len(url) for url in urls]
 
 
 def plain(a: int, b: str = "") -> float:
@@ -69,7 +101,26 @@ def sync_use() -> None:
     assert_type(app.find_task("x"), Task[..., Any] | None)
 
 
+def batch_use() -> None:
+    assert_type(stored, BatchTask[str, None])
+    assert_type(astored, BatchTask[str, None])
+    assert_type(answered, BatchTask[str, int])
+    assert_type(aanswered, BatchTask[str, int])
+    assert_type(stored.enqueue("a"), Job[None])
+    assert_type(answered.enqueue("a").result(), int)
+    assert_type(answered.options(delay=1).enqueue("a"), Job[int])
+    assert_type(app.enqueue(answered, "a"), Job[int])
+    assert_type(app.queue("x").enqueue(answered, "a"), Job[int])
+    assert_type(app.queue("x").call(aanswered, "a"), JobCall[int])
+    assert_type(app.enqueue_many(stored.call(x) for x in "ab"), list[Job[None]])
+    assert_type(current_batch(), BatchContext)
+    answered(["a", "b"])
+    takes_any_task(answered)
+
+
 async def async_use() -> None:
+    assert_type(await answered.aenqueue("a"), Job[int])
+    assert_type(await app.aenqueue(answered, "a"), Job[int])
     assert_type(await bare.aenqueue("a"), Job[int])
     assert_type(await (await bare_async.aenqueue("a")).aresult(), int)
     assert_type(await bare_async("a"), int)
@@ -115,3 +166,7 @@ def mistakes() -> None:
     app.task(queu="x")  # type: ignore[call-overload]
     app.enqueue_many([bare.enqueue])  # type: ignore[arg-type]
     declared_async.enqueue("a")  # type: ignore[call-arg]
+    stored.enqueue(["a"])  # type: ignore[arg-type]
+    stored.enqueue("a", "b")  # type: ignore[call-arg]
+    stored("a")  # type: ignore[arg-type]
+    app.task(batch=5)  # type: ignore[call-overload]

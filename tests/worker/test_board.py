@@ -70,11 +70,11 @@ def test_a_half_written_batch_reads_as_empty():
 
 
 def test_the_longest_batch_fits_and_a_longer_one_is_refused():
-    """256 jobs of the longest queue and job names."""
+    """1,000 jobs of the longest queue and job names."""
     slot = Board.create(1, 1).slot(0, 0)
-    parts = [("q" * 100, ["i" * 128])] * 256
+    parts = [("q" * 100, ["i" * 128])] * 1000
     slot.set_batch(parts, 1)
-    assert slot.batch() == [("q" * 100, "i" * 128)] * 256
+    assert slot.batch() == [("q" * 100, "i" * 128)] * 1000
     with pytest.raises(ValueError, match=str(BATCH_BYTES)):
         slot.set_batch(parts * 2, 1)
 

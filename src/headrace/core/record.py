@@ -119,9 +119,20 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     reason: str | None = None
 
 
+class Head(msgspec.Struct, array_like=True, gc=False):
+    """The first fields of a record, for who wants no more."""
+
+    layout: int
+    state: int
+    expires_at_ms: int
+    priority: int
+    task: str
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 encode = _encoder.encode
+decode_head = msgspec.msgpack.Decoder(Head).decode
 decode_record = _decoder.decode
 """`decode`, as the decoder's own method: for loops where a call counts."""
 

@@ -2,7 +2,8 @@
 
 1. `_Loop.run` settles what has ended and claims as many as there are free slots, in one call.
 2. Each job is a task of the loop with a slot of the board; `def` tasks run in the loop's threads.
-3. Suspects run alone: the loop drains, takes one, and goes on.
+3. Calls of a batch task gather in one slot until they are enough, or have waited; between two exchanges they begin.
+4. Suspects run alone: the loop drains, takes one, and goes on.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.batch import Batch
 from headrace.engine.clients import AsyncClient, AsyncDoorbell, backoff_s
 from headrace.engine.ops import Claim, Claimed, Settlement
 from headrace.errors import JobCancelled, JobTimeout, ServerError
 from headrace.worker.batch import MOST
 from headrace.worker.board import Exit, SlotRow
-from headrace.worker.execute import Executor, Run
+from headrace.worker.execute import Executor
 from headrace.worker.interrupts import Quit, asked, guarded, raise_in_thread, take_back, words
+from headrace.worker.runs import AnyRun, BatchRun, Member, Run
 from headrace.worker.settle import Session, aexchange
 
 if TYPE_CHECKING:
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headrace.worker")
 
 LOOK_EVERY_S = 2.0
+_queue_of = attrgetter("queue")
+HELD_MAX = 4_000
+"""Jobs of one session at once, in batches: an adoption reads them all by one `unpack` of Lua, which takes fewer than 8,000."""
 
 
 def work(child: Child) -> None:
@@ -45,13 +53,23 @@ class _Seat:
 
     def __init__(self, row: SlotRow) -> None:
         self.row = row
-        self.claim: Claim | None = None
-        self.run: Run | None = None
+        self.claims: list[Claim] = []
+        self.run: AnyRun | None = None
         self.task: asyncio.Task[Any] | None = None
         self.kind: type[BaseException] | None = None
         self.thread = 0
         self.done_serial = 0
         self.lock = threading.Lock()
+
+
+class _Gathering:
+    """Calls of one batch task that wait for others, and the seat that is kept for them."""
+
+    def __init__(self, seat: _Seat, batch: Batch) -> None:
+        self.seat = seat
+        self.most = batch.max
+        self.ends_s = time.monotonic() + batch.wait_s
+        self.claims: list[Claim] = []
 
 
 class _Loop:
@@ -71,12 +89,13 @@ class _Loop:
         self._outcomes: list[Settlement] = []
         self._changed = asyncio.Event()
         self._seat_of: dict[str, _Seat] = {}
-        self._wants_solo = self._is_solo = False
+        self._gathering: dict[str, _Gathering] = {}
+        self._wants_solo = self._is_solo = self._is_more = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _unsettled_ids(self) -> set[str]:
         """What runs, and what has ended since the exchange that is under way began."""
-        ids = {seat.claim.id for seat in self._seats if seat.claim is not None}
+        ids = {claim.id for seat in self._seats for claim in seat.claims}
         return ids.union(outcome.id for outcome in self._outcomes)
 
     async def live(self) -> None:
@@ -136,6 +155,7 @@ class _Loop:
         child = self._child
         while True:
             self._changed.clear()
+            self._begin_gathered()
             outcomes, self._outcomes = self._outcomes, []
             want = self._want()
             if not outcomes and not want:
@@ -143,18 +163,22 @@ class _Loop:
                     return
                 await self._wait(None)
                 continue
+            session = self._session.name
             settled = await aexchange(
                 self._client, self._session, outcomes, want, self._is_idle(), lambda: child.is_stopping
             )
+            if self._session.name != session:
+                self._forget_gathered()
             if outcomes:
                 child.jobs_done(len(outcomes))
             claimed = Claimed([]) if settled is None else settled.claimed
+            self._is_more = claimed.more
             for claim in claimed.claims:
-                self._start(claim)
+                self._take(claim)
             if claimed.suspects_waiting:
                 self._wants_solo = True
             if want and not claimed.claims and not claimed.more and not self._outcomes:
-                if child.is_burst and not self._tasks:
+                if child.is_burst and not self._tasks and not self._gathering:
                     child.drained()
                     return
                 if not child.is_stopping:
@@ -163,7 +187,7 @@ class _Loop:
                 await self._wait(None)
 
     def _is_idle(self) -> bool:
-        return not self._tasks
+        return not self._tasks and not self._gathering
 
     def _want(self) -> int:
         """How many jobs to claim now."""
@@ -174,22 +198,32 @@ class _Loop:
         if child.is_stopping or child.is_quiet:
             return 0
         if self._wants_solo:
-            if self._tasks:
+            if not self._is_idle():
                 return 0
             self._wants_solo = False
         left = child.config.max_jobs - child.row.jobs_done - len(self._tasks) if child.config.max_jobs else MOST
-        return max(0, min(len(self._free), MOST, left))
+        room = len(self._free)
+        if self._executor.has_batches:
+            gathered = [len(one.claims) for one in self._gathering.values()]
+            held = sum(gathered) + len(self._outcomes) + sum(len(seat.claims) for seat in self._seats)
+            room += sum(one.most for one in self._gathering.values()) - sum(gathered)
+            room = min(room, HELD_MAX - held)
+        return max(0, min(room, MOST, left))
 
     async def _wait(self, next_due_ms: int | None) -> None:
         """Until a job ends, a signal comes, or (where there is room) the doorbell rings or 2 s are over."""
         changed = asyncio.ensure_future(self._changed.wait())
+        now_s = time.monotonic()
+        most_s = max(0.0, min((one.ends_s - now_s for one in self._gathering.values()), default=LOOK_EVERY_S))
         if self._want():
-            timeout_s = LOOK_EVERY_S if next_due_ms is None else min(LOOK_EVERY_S, next_due_ms / 1000)
+            timeout_s = (
+                min(LOOK_EVERY_S, most_s) if next_due_ms is None else min(LOOK_EVERY_S, most_s, next_due_ms / 1000)
+            )
             ring = asyncio.ensure_future(self._ring(timeout_s))
             await asyncio.wait({changed, ring}, return_when=asyncio.FIRST_COMPLETED)
             await _ended(ring)
         else:
-            await asyncio.wait({changed}, timeout=LOOK_EVERY_S)
+            await asyncio.wait({changed}, timeout=min(LOOK_EVERY_S, most_s))
         await _ended(changed)
         await asyncio.sleep(0)  # let jobs that end in this turn be settled together
 
@@ -200,44 +234,108 @@ class _Loop:
             logger.debug("the doorbell's connection ended: %s", error)
             await asyncio.sleep(min(timeout_s, 0.2))
 
+    # Gather
+
+    def _take(self, claim: Claim) -> None:
+        """Start a claimed job, or put it with others of its batch task; give it back where neither can be."""
+        task = self._executor.batch_task_of(claim) if self._executor.has_batches else None
+        if task is None or task.batch is None or claim.is_suspect:
+            if self._free:
+                self._start([claim])
+            else:  # it was claimed for a batch, and must not wait for it
+                self._outcomes.append(self._executor.release(claim))
+                self._end_gathering()
+            return
+        found = self._gathering.get(task.name)
+        if found is None or len(found.claims) >= found.most:
+            if found is not None:
+                self._begin(task.name)
+            if not self._free:
+                self._outcomes.append(self._executor.release(claim))
+                self._end_gathering()
+                return
+            found = self._gathering[task.name] = _Gathering(self._free.pop(), task.batch)
+        found.claims.append(claim)
+
+    def _begin_gathered(self) -> None:
+        """Begin the batches that are full or have waited; all of them where there is nothing to wait for."""
+        child, now_s = self._child, time.monotonic()
+        if child.is_stopping:
+            for one in self._gathering.values():
+                self._outcomes += [self._executor.release(claim) for claim in one.claims]
+            self._forget_gathered()
+        if child.is_quiet or self._wants_solo:
+            self._end_gathering()
+        is_more = self._is_more and self._want() > 0
+        for name, one in list(self._gathering.items()):
+            is_over = child.is_burst or one.ends_s <= now_s
+            if len(one.claims) >= one.most or not one.ends_s or (is_over and not is_more):
+                self._begin(name)
+
+    def _end_gathering(self) -> None:
+        for one in self._gathering.values():
+            one.ends_s = 0.0
+
+    def _begin(self, name: str) -> None:
+        one = self._gathering.pop(name)
+        self._free.append(one.seat)
+        self._start(one.claims)
+
+    def _forget_gathered(self) -> None:
+        """They are no longer held, or go back."""
+        self._free += [one.seat for one in self._gathering.values()]
+        self._gathering.clear()
+
     # Run
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claims: list[Claim]) -> None:
         seat = self._free.pop()
-        found = self._executor.begin(claim)
-        now_ns = time.monotonic_ns()
-        seat.row.set_batch([(claim.queue, [claim.id])], now_ns)
-        seat.claim, seat.kind, seat.thread = claim, None, 0
-        if isinstance(found, Settlement):
-            self._leave(seat, found)
+        begun = [self._executor.begin(claim) for claim in claims]
+        runs = [found for found in begun if isinstance(found, Run)]
+        self._outcomes += [found for found in begun if isinstance(found, Settlement)]
+        if not runs:
+            self._leave(seat, [])
             return
-        seat.run = found
-        self._seat_of[found.id] = seat
-        found.started_ns = now_ns
-        seat.row.start(found.timeout_ms, now_ns)
-        task = asyncio.get_running_loop().create_task(self._sit(seat, found))
-        self._tasks.add(task)
-        if claim.is_suspect:
+        seat.claims, seat.kind, seat.thread = [run.claim for run in runs], None, 0
+        now_ns = time.monotonic_ns()
+        seat.row.set_batch(
+            [(queue, [claim.id for claim in part]) for queue, part in groupby(seat.claims, _queue_of)], now_ns
+        )
+        if isinstance(runs[0], Member):
+            self._sit(seat, BatchRun([run for run in runs if isinstance(run, Member)], seat), len(runs), now_ns)
+        else:
+            runs[0].started_ns = now_ns
+            self._seat_of[runs[0].id] = seat
+            self._sit(seat, runs[0], 1, now_ns)
+        if claims[0].is_suspect:
             self._is_solo = True
 
-    async def _sit(self, seat: _Seat, run: Run) -> None:
+    def _sit(self, seat: _Seat, run: AnyRun, count: int, now_ns: int) -> None:
+        seat.run = run
+        seat.row.start_together(count, count - 1, run.timeout_ms, now_ns)
+        self._tasks.add(asyncio.get_running_loop().create_task(self._live_in(seat, run)))
+
+    async def _live_in(self, seat: _Seat, run: AnyRun) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
-            outcome = await self._executor.acall(run)
+            if isinstance(run, BatchRun):
+                outcomes = await self._executor.acall_batch(run)
+            else:
+                outcomes = [await self._executor.acall(run)]
         finally:
             self._tasks.discard(task)
-        self._leave(seat, outcome)
+        self._leave(seat, outcomes)
 
-    def _leave(self, seat: _Seat, outcome: Settlement) -> None:
+    def _leave(self, seat: _Seat, outcomes: list[Settlement]) -> None:
         seat.row.clear_batch()
-        seat.claim = seat.run = seat.task = None
+        seat.claims, seat.run, seat.task = [], None, None
         self._free.append(seat)
-        self._outcomes.append(outcome)
+        self._outcomes += outcomes
         self._changed.set()
 
-    async def _call(self, run: Run) -> Any:
-        seat = self._seat_of.pop(run.id)
+    async def _call(self, run: AnyRun) -> Any:
+        seat: _Seat = run.place if isinstance(run, BatchRun) else self._seat_of.pop(run.id)
         loop = asyncio.get_running_loop()
         if run.is_async:
             seat.task = loop.create_task(guarded(run))
@@ -281,7 +379,7 @@ async def _future(loop: asyncio.AbstractEventLoop, threads: ThreadPoolExecutor, 
     return await loop.run_in_executor(threads, call)
 
 
-def _in_thread(seat: _Seat, run: Run) -> Any:
+def _in_thread(seat: _Seat, run: AnyRun) -> Any:
     """A `def` task in a thread of the pool, open to interruption only while the user's code runs."""
     try:
         with seat.lock:

@@ -16,8 +16,8 @@ from enum import IntEnum
 
 CHILD_CELLS = 16
 SLOT_CELLS = 32
-BATCH_BYTES = 1 << 16
-"""Room for 256 jobs with the longest names; memory that is not written to costs nothing."""
+BATCH_BYTES = 1 << 18
+"""Room for 1,000 jobs with the longest names; memory that is not written to costs nothing."""
 _CELL_BYTES = 8
 
 
@@ -102,7 +102,7 @@ class SlotRow(Row):
     __slots__ = ("_text",)
 
     EPOCH, FIRST_SERIAL, COUNT, STARTED_NS, TIMEOUT_MS, BATCH_STARTED_NS = range(6)
-    REVOKED, INTERRUPT, INTERRUPT_REASON, SERIAL, BATCH_SERIAL, BATCH_LENGTH = range(6, 12)
+    REVOKED, INTERRUPT, INTERRUPT_REASON, SERIAL, BATCH_SERIAL, BATCH_LENGTH, TOGETHER = range(6, 13)
 
     epoch = Cell(EPOCH)
     """0: no session is open."""
@@ -124,6 +124,8 @@ class SlotRow(Row):
     batch_serial = Cell(BATCH_SERIAL)
     """Odd while the batch is being written."""
     batch_length = Cell(BATCH_LENGTH)
+    together = Cell(TOGETHER)
+    """How many jobs run together with the one of `serial`: those just before it in the batch."""
 
     def __init__(self, cells: memoryview[int], at: int, text: memoryview) -> None:
         super().__init__(cells, at)
@@ -145,6 +147,7 @@ class SlotRow(Row):
         self.count = 0
         self.first_serial = self.serial + 1
         self.revoked = 0
+        self.together = 0
         self._text[: len(data)] = data
         self.batch_length = len(data)
         self.batch_started_ns = now_ns
@@ -165,6 +168,17 @@ class SlotRow(Row):
         self.timeout_ms = timeout_ms
         self.serial += 1
         self.started_ns = now_ns
+
+    def start_together(self, count: int, last: int, timeout_ms: int, now_ns: int) -> None:
+        """The next `count` jobs of the batch begin, as one; the last of them is at index `last`."""
+        self.timeout_ms = timeout_ms
+        self.together = count - 1
+        self.serial = self.first_serial + last
+        self.started_ns = now_ns
+
+    def end_together(self) -> None:
+        self.started_ns = 0
+        self.together = 0
 
     def revoke(self, batch_serial: int) -> None:
         """Forbid the child to start more of this batch; says nothing of a later batch."""
@@ -204,12 +218,17 @@ class SlotRow(Row):
     def batch_ids(self) -> list[str]:
         return [job_id for _, job_id in self.batch()]
 
-    def running(self) -> tuple[str, str] | None:
-        """(queue, id) of the job that runs now."""
+    def running_jobs(self) -> list[tuple[str, str]]:
+        """(queue, id) of the job that runs now, or of those that run together."""
         if not self.is_running:
-            return None
-        jobs, index = self.batch(), self.index
-        return jobs[index] if 0 <= index < len(jobs) and self.is_running else None
+            return []
+        jobs, index, together = self.batch(), self.index, self.together
+        return jobs[max(0, index - together) : index + 1] if 0 <= index < len(jobs) and self.is_running else []
+
+    def running(self) -> tuple[str, str] | None:
+        """(queue, id) of the job that runs now, by itself."""
+        jobs = self.running_jobs()
+        return jobs[0] if len(jobs) == 1 else None
 
     def running_id(self) -> str | None:
         found = self.running()

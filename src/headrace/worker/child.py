@@ -31,13 +31,14 @@ from headrace.events import Event, EventName
 from headrace.worker import aio
 from headrace.worker.board import Board, ChildRow, Exit, Interrupt, SlotRow, session_id
 from headrace.worker.config import WorkerConfig
-from headrace.worker.consumer import Consumer, strict, weighted
-from headrace.worker.execute import Executor, Run
+from headrace.worker.consumer import Calls, Consumer, strict, weighted
+from headrace.worker.execute import Executor
 from headrace.worker.fork import Forker, JobProcessDied
 from headrace.worker.gate import Gate
 from headrace.worker.interrupts import MainThreadWindow, ThreadWindow
 from headrace.worker.joblog import JobLog, set_up_logging
 from headrace.worker.reports import Reports
+from headrace.worker.runs import AnyRun, BatchRun
 from headrace.worker.settle import Session
 
 logger = logging.getLogger("headrace.worker")
@@ -134,11 +135,11 @@ class Child:
         for number in range(config.slots if config.pool == "threads" else 1):
             slot = self.board.slot(self.number, number)
             session = self.session(number, slot)
-            executor, call, most = self._caller(slot, session)
+            executor, calls, most = self._caller(slot, session)
             sessions.append(session)
             consumers.append(
                 Consumer(
-                    self, slot, session, self.client, executor, call, gate, number,
+                    self, slot, session, self.client, executor, calls, gate, number,
                     batch_ms=config.batch_ms, most=self._most(most),
                 )
             )  # fmt: skip
@@ -150,33 +151,37 @@ class Child:
     def _most(self, most: int) -> int:
         return min(most, self.config.max_jobs) if self.config.max_jobs else most
 
-    def _caller(self, slot: SlotRow, session: Session) -> tuple[Executor, Callable[[Run], Settlement | None], int]:
-        """How this pool calls a job, and how many jobs it may claim at once."""
+    def _caller(self, slot: SlotRow, session: Session) -> tuple[Executor, Calls, int]:
+        """How this pool calls jobs, and how many of them it may claim at once."""
         pool = self.config.pool
         if pool == "threads":
             window = ThreadWindow(slot)
             self.on_interrupt.append(window.on_signal)
             executor = self.executor(window.call, lambda run: window.call_async(run, self._runner_of_thread()))
-            return executor, executor.call, 256
+            return executor, Calls(executor.call, executor.call_batch), 256
         main_window = MainThreadWindow(slot)
         executor = self.executor(main_window.call, lambda run: main_window.call_async(run, self._own_runner()))
         self.on_interrupt.append(main_window.on_signal)
         if pool == "prefork":
-            return executor, executor.call, 256
-        forker = Forker(executor.call)
+            return executor, Calls(executor.call, executor.call_batch), 256
+        return executor, self._forked_calls(executor, session), 1
+
+    def _forked_calls(self, executor: Executor, session: Session) -> Calls:
+        forker = Forker(lambda run: executor.call_batch(run) if isinstance(run, BatchRun) else [executor.call(run)])
         # In the job's process the window answers; in the consumer's, the signal is passed on.
         self.on_interrupt.append(forker.on_signal)
 
-        def call_forked(run: Run) -> Settlement | None:
+        def call(run: AnyRun) -> list[Settlement]:
             try:
                 return forker.call(run)
             except JobProcessDied as died:
+                ids = [member.id for member in run.members] if isinstance(run, BatchRun) else [run.id]
                 reason = f"worker lost: its process ended ({died})"
-                logger.warning("job %s: its process ended (%s)", run.id, died)
-                self.send_until_stopped([lambda: session.blame(run.id, reason)])
-                return None
+                logger.warning("job %s: its process ended (%s)", ", ".join(ids[:5]), died)
+                self.send_until_stopped([lambda: session.blame(ids, reason)])
+                return []
 
-        return executor, call_forked, 1
+        return Calls(lambda run: next(iter(call(run)), None), call)
 
     def _own_runner(self) -> asyncio.Runner:
         """The loop of the main thread's async tasks and hooks."""
@@ -255,8 +260,8 @@ class Child:
 
     def executor(
         self,
-        call_plain: Callable[[Run], Any],
-        call_async: Callable[[Run], Any],
+        call_plain: Callable[[AnyRun], Any],
+        call_async: Callable[[AnyRun], Any],
         send: Callable[[Callable[[], None]], object] | None = None,
     ) -> Executor:
         if crash.IS_ON:
@@ -267,10 +272,10 @@ class Child:
     def find_running(self, job_id: str) -> tuple[QueueKeys, bool] | None:
         """The queue of a job that runs here, and whether it was asked to stop."""
         for slot in self.board.slots_of(self.number):
-            running = slot.running()
-            if running is not None and running[1] == job_id:
-                is_asked = slot.interrupt == slot.serial and slot.interrupt_reason == Interrupt.CANCEL
-                return queue_keys(running[0], self.server.prefix), is_asked
+            for queue, running_id in slot.running_jobs():
+                if running_id == job_id:
+                    is_asked = slot.interrupt == slot.serial and slot.interrupt_reason == Interrupt.CANCEL
+                    return queue_keys(queue, self.server.prefix), is_asked
         return None
 
     def jobs_done(self, count: int) -> None:
@@ -356,10 +361,10 @@ class Child:
             self.app.events.emit(Event(name, int(time.time() * 1000)))
 
 
-def _crashing(call: Callable[[Run], Any]) -> Callable[[Run], Any]:
+def _crashing(call: Callable[[AnyRun], Any]) -> Callable[[AnyRun], Any]:
     """A job's call between two crash points."""
 
-    def run(run: Run) -> Any:
+    def run(run: AnyRun) -> Any:
         crash.at("run.before")
         found = call(run)
         if inspect.isawaitable(found):

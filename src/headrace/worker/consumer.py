@@ -1,8 +1,9 @@
 """The claim–run–settle loop of a process's main thread (prefork, fork) or of one of its threads.
 
 1. `run` settles what is done and claims the next jobs in one call; waits for the doorbell when there is nothing.
-2. `_run_batch` runs the claimed jobs one after another; board first, so that the supervisor knows.
-3. `relieve`, called by the helper thread, settles what is done of a batch that has grown old behind one job, and gives the
+2. `_gather` puts the calls of batch tasks side by side, and fills such a batch up while nothing else is held.
+3. `_run_batch` runs the claimed jobs one after another; board first, so that the supervisor knows.
+4. `relieve`, called by the helper thread, settles what is done of a batch that has grown old behind one job, and gives the
    unstarted ones back. `_lock` guards which of them takes the next job. `_sending` lets one of them send at a time: a late
    call could give back what the other has claimed since, and what it owes is the other's to adopt when it failed.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import select
@@ -18,16 +20,18 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from threading import Lock
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace.engine.clients import Doorbell, SyncClient
 from headrace.engine.keys import QueueKeys
-from headrace.engine.ops import Claim, Settlement
+from headrace.engine.ops import MOST_CLAIMS_A_CALL, Claim, Claimed, Settled, Settlement
 from headrace.errors import ServerError
+from headrace.task import Task
 from headrace.worker.batch import BatchSize
 from headrace.worker.board import SlotRow
-from headrace.worker.execute import Executor, Run
+from headrace.worker.execute import Executor
 from headrace.worker.gate import Gate
+from headrace.worker.runs import BatchRun, Member, Run
 from headrace.worker.settle import Session, exchange
 
 logger = logging.getLogger("headrace.worker")
@@ -35,6 +39,8 @@ logger = logging.getLogger("headrace.worker")
 LOOK_EVERY_S = 2.0
 OLD_BATCH_NS = 20_000_000
 GATE_WAIT_S = 0.02
+FILL_PAUSE_S = 0.02
+"""How long a ring waits for others while a batch fills up, so that a call does not cost a round trip."""
 _queue_of = attrgetter("queue")
 
 
@@ -54,6 +60,13 @@ class Life(Protocol):
     def wake_helper(self) -> None: ...
 
 
+class Calls(NamedTuple):
+    """How a pool calls a job, and the jobs of a batch; None and []: their process died, and was told of."""
+
+    one: Callable[[Run], Settlement | None]
+    batch: Callable[[BatchRun], list[Settlement]]
+
+
 class Consumer:
     """One loop, one session, one connection, one slot of the board."""
 
@@ -64,7 +77,7 @@ class Consumer:
         session: Session,
         client: SyncClient,
         executor: Executor,
-        call: Callable[[Run], Settlement | None],
+        calls: Calls,
         gate: Gate,
         number: int,
         *,
@@ -76,7 +89,7 @@ class Consumer:
         self.session = session
         self._client = client
         self._executor = executor
-        self._call = call
+        self._call, self._call_batch = calls
         self._gate = gate
         self._number = number
         self._size = BatchSize(batch_ms, most)
@@ -84,6 +97,7 @@ class Consumer:
         self._lock = Lock()
         self._sending = Lock()
         self._batch: list[Claim] = []
+        self._alike: list[int] = []
         self._next = 0
         self._outcomes: list[Settlement] = []
         self._batch_started_ns = 0
@@ -110,10 +124,8 @@ class Consumer:
             with self._sending:
                 outcomes, self._outcomes = self._outcomes, []
                 is_idle = not outcomes and not want
-                settled = None if is_idle else exchange(
-                    self._client, self.session, outcomes, want, permit is not None and permit.may_take_suspects,
-                    self._wake_read, lambda: life.is_stopping,
-                )  # fmt: skip
+                may_take_suspects = permit is not None and permit.may_take_suspects
+                settled = None if is_idle else self._exchange(outcomes, want, may_take_suspects)
             if is_idle:
                 if stopping:
                     break
@@ -135,15 +147,75 @@ class Consumer:
                 self._gate.reopen(self._number)
             if claimed.suspects_waiting:
                 self._gate.ask_for_solo()
+            claims = self._gather(claimed) if self._executor.has_batches else claimed.claims
             if not self._heard:
                 self._doorbell.disarm()  # what was claimed without a ring leaves a ring for others
-            self._run_batch(claimed.claims)
+            self._run_batch(claims)
             self._gate.leave(self._number)
 
     def close(self) -> None:
         self._doorbell.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+    def _exchange(self, outcomes: list[Settlement], want: int, may_take_suspects: bool) -> Settled | None:
+        life = self._life
+        return exchange(
+            self._client, self.session, outcomes, want, may_take_suspects, self._wake_read, lambda: life.is_stopping
+        )
+
+    # Gather
+
+    def _gather(self, claimed: Claimed) -> list[Claim]:
+        """The claims, with the calls of each batch task side by side, and more of them where they are all there is."""
+        claims = claimed.claims
+        tasks = [self._executor.batch_task_of(claim) for claim in claims]
+        task = tasks[0]
+        if task is not None and not claims[0].is_suspect and tasks.count(task) == len(claims):
+            claims = self._fill(claims, task, claimed.more)
+            tasks = [task] * len(claims)
+        places: dict[object, list[int]] = {}
+        for n, task in enumerate(tasks):
+            places.setdefault(n if task is None else task.name, []).append(n)
+        self._alike = [len(alike) - i for alike in places.values() for i in range(len(alike))]
+        return [claims[n] for alike in places.values() for n in alike]
+
+    def _fill(self, claims: list[Claim], task: Task[..., Any], more: bool) -> list[Claim]:
+        """Claim more calls of this task until the batch is full, its time is over, or a job of another one comes.
+
+        That job goes back at once: it must not wait for the batch.
+        """
+        life, batch = self._life, task.batch
+        assert batch is not None
+        ends = time.monotonic() + (0.0 if life.is_burst else batch.wait_s)
+        others: list[Claim] = []
+        while len(claims) < batch.max and not (others or life.is_stopping or life.is_quiet):
+            if not more:
+                left_s = ends - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._wait(left_s)
+                if self._heard:
+                    self._wait_quietly(min(FILL_PAUSE_S, batch.wait_s / 10))
+                more = True
+                continue
+            name = self.session.name
+            with self._sending:
+                settled = self._exchange([], min(batch.max - len(claims), MOST_CLAIMS_A_CALL), False)
+            if self.session.name != name:
+                claims = []  # an adoption has given them back
+            if settled is None:
+                break
+            for claim in settled.claimed.claims:
+                (claims if self._executor.batch_task_of(claim) is task else others).append(claim)
+            if settled.claimed.suspects_waiting:
+                self._gate.ask_for_solo()
+                break
+            more, self._next_due_ms = settled.claimed.more, settled.claimed.next_due_ms
+        if others:
+            with self._sending:
+                self._exchange([self._executor.release(claim) for claim in others], 0, False)
+        return claims
 
     # Run
 
@@ -174,16 +246,22 @@ class Consumer:
                 self._next = index + 1
             claim = claims[index]
             run = begin(claim)
+            if type(run) is Member:
+                done = self._run_together(run, index)
+                timeout_ms, now_ns = slot.timeout_ms, time.monotonic_ns()
+                if not done:
+                    break
+                ran += done
+                continue
             cells[serial_at] = first_serial + index
             if isinstance(run, Run):
                 # As slot.start() does; here, since each store to the board costs 45 ns.
                 if run.timeout_ms != timeout_ms:
                     timeout_ms = cells[timeout_at] = run.timeout_ms
                 run.started_ns = cells[started_at] = now_ns
-                if cells[revoked_at] == batch_serial:  # the supervisor has given this job and the rest back
+                if cells[revoked_at] == batch_serial:
                     cells[started_at] = 0
-                    with lock:
-                        self._next = len(self._batch)
+                    self._give_up_rest()
                     break
                 outcome = call(run)
                 cells[started_at] = 0
@@ -199,6 +277,35 @@ class Consumer:
         if ran:
             self._size.learn(ran, now_ns - began_ns)
             life.jobs_done(ran)
+
+    def _run_together(self, first: Member, index: int) -> int:
+        """Run the call at `index` with those of the same task that come next; how many, 0: they are no longer ours."""
+        batch = first.task_value.batch
+        most = min(batch.max if batch else 1, self._alike[index] if index < len(self._alike) else 1)
+        with self._lock:
+            taken = self._batch[index : index + most]
+            self._next = index + len(taken)
+        begun = [self._executor.begin(claim) for claim in taken[1:]]
+        together = BatchRun([first, *(found for found in begun if isinstance(found, Member))])
+        outcomes = [found for found in begun if isinstance(found, Settlement)]
+        slot = self._slot
+        slot.start_together(len(taken), index + len(taken) - 1, together.timeout_ms, time.monotonic_ns())
+        is_ours = not slot.is_revoked
+        if is_ours:
+            outcomes += self._call_batch(together)
+        slot.end_together()
+        if not is_ours:
+            self._give_up_rest()
+            return 0
+        with self._lock:
+            self._outcomes += outcomes
+        return len(taken)
+
+    def _give_up_rest(self) -> None:
+        """The supervisor has given the rest of the batch back; or all but what was just to begin, if it saw that."""
+        with self._lock:
+            self._next = len(self._batch)
+        self.session.must_adopt = True  # so what is still held goes back, whatever the supervisor saw
 
     def relieve(self, client: SyncClient, now_ns: int) -> bool:
         """The helper's turn: act when the batch is old and a job still runs; False when there is none, nor was just now."""
@@ -229,8 +336,8 @@ class Consumer:
 
     # Wait
 
-    def _wait(self) -> None:
-        """Until the doorbell rings, a delayed job is due, or 2 s are over: then a claim is tried."""
+    def _wait(self, most_s: float = math.inf) -> None:
+        """Until the doorbell rings, a delayed job is due, or `most_s`, or 2 s, are over: then a claim is tried."""
         due_s = LOOK_EVERY_S if self._next_due_ms is None else self._next_due_ms / 1000
         fds: Sequence[int] = ()
         try:
@@ -240,7 +347,7 @@ class Consumer:
             logger.debug("no doorbell: %s", error)
         # Spread, so that ten idle consumers do not look at once.
         timeout_s = min(due_s, LOOK_EVERY_S * random.uniform(0.9, 1.1)) if fds else min(due_s, 0.2)
-        ready, _, _ = select.select([*fds, self._wake_read], [], [], max(0.0, timeout_s))
+        ready, _, _ = select.select([*fds, self._wake_read], [], [], max(0.0, min(timeout_s, most_s)))
         self._empty_wakes()
         self._heard = False
         if any(fd in fds for fd in ready):
@@ -283,4 +390,4 @@ def _first(pair: tuple[float, QueueKeys]) -> float:
     return pair[0]
 
 
-__all__ = ["Consumer", "Life", "strict", "weighted"]
+__all__ = ["Calls", "Consumer", "Life", "strict", "weighted"]

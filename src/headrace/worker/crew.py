@@ -162,7 +162,7 @@ class Crew:
 
     def running(self, child: Child) -> list[tuple[str, str]]:
         """(queue, id) of each job that runs in a child, or ran when it died."""
-        return [job for slot in self.slots(child) if (job := slot.running()) is not None]
+        return [job for slot in self.slots(child) for job in slot.running_jobs()]
 
     def kill(self, child: Child, why: str) -> None:
         """SIGKILL, with nothing blamed on the jobs that run."""

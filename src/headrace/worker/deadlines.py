@@ -72,15 +72,16 @@ class Deadlines:
             if process_state(pid) in ("T", "t", "Z", ""):
                 break
             await asyncio.sleep(0.001)
-        job = slot.running()
-        if child.pid != pid or slot.serial != serial or job is None:
+        jobs = slot.running_jobs()
+        if child.pid != pid or slot.serial != serial or not jobs:
             send_signal(pid, signal.SIGCONT)
             return False
-        child.overdue.add(job[1])
+        child.overdue.update(job_id for _, job_id in jobs)
         who = f"child {child.number} (pid {pid})"
         if crash.IS_ON:
             crash.at("kill.before")
-        self._crew.say(f"job {job[1]}: {why}: killing {who}")
+        others = f" and {len(jobs) - 1} others" if len(jobs) > 1 else ""
+        self._crew.say(f"job {jobs[0][1]}{others}: {why}: killing {who}")
         self._crew.kill(child, f"{why}: its process was killed")
         if crash.IS_ON:
             crash.at("kill.after")

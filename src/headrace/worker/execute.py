@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.app import Headrace
-from headrace.context import JobContext, Reporter, set_current
+from headrace.context import Reporter, set_current
 from headrace.core.names import type_name, type_names
 from headrace.core.outcome import (
     BadPayload,
@@ -27,8 +27,7 @@ from headrace.core.outcome import (
     decide,
     describe_exception,
 )
-from headrace.core.record import LAYOUT, AttemptError, Record, Stored, decode_record, encode
-from headrace.core.ties import limits_in
+from headrace.core.record import LAYOUT, AttemptError, Record, Stored, decode_head, decode_record, encode
 from headrace.engine.ops import Claim, Kind, Settlement
 from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.events import Event, EventName
@@ -36,6 +35,7 @@ from headrace.middleware import arun_inside, run_inside
 from headrace.task import Task
 from headrace.wire import decode_call, encode_result
 from headrace.worker.joblog import JobLog
+from headrace.worker.runs import AnyRun, BatchRun, Member, Parts, Run
 
 logger = logging.getLogger("headrace.worker")
 
@@ -55,64 +55,6 @@ _EVENTS = {
 }
 
 
-class Run(JobContext):
-    """One attempt that is ready to be called, and the JobContext its code sees. `timeout_ms` 0: no limit."""
-
-    __slots__ = (
-        "args",
-        "claim",
-        "fn",
-        "is_async",
-        "kwargs",
-        "record",
-        "started_ns",
-        "task_value",
-        "timeout_ms",
-        "ttl_ms",
-    )
-
-    def __init__(
-        self,
-        claim: Claim,
-        record: Record,
-        task: Task[..., Any],
-        args: list[Any],
-        kwargs: dict[str, Any],
-        reporter: Reporter,
-    ) -> None:
-        # JobContext's own fields, set here: one call less for each job.
-        self.id = claim.id
-        self.queue = claim.queue
-        self.task = record.task
-        self.attempt = record.attempt + 1
-        self.fence = claim.fence
-        self._reporter = reporter
-        self.claim = claim
-        self.record = record
-        self.fn = task.fn
-        self.task_value = task
-        self.args = args
-        self.kwargs = kwargs
-        self.is_async = task.is_async
-        self.started_ns = 0
-        options = record.options
-        if options is None:
-            self.timeout_ms, self.ttl_ms = task.timeout_ms, task.result_ttl_ms
-        else:
-            self.timeout_ms = task.timeout_ms if options.timeout_ms is None else options.timeout_ms
-            self.ttl_ms = task.result_ttl_ms if options.result_ttl_ms is None else options.result_ttl_ms
-            if options.deadline_ms:
-                left_ms = max(1, options.deadline_ms - int(time.time() * 1000))
-                self.timeout_ms = min(self.timeout_ms, left_ms) if self.timeout_ms else left_ms
-
-    @property
-    def deadline_ms(self) -> int:
-        return self.record.options.deadline_ms if self.record.options is not None else 0
-
-    def _limits(self) -> list[dict[str, Any]]:
-        return limits_in(self.record.options.ties) if self.record.options is not None else []
-
-
 class Executor:
     """Knows the app: finds tasks, calls them inside its middleware, and tells its events.
 
@@ -125,8 +67,8 @@ class Executor:
         app: Headrace,
         reporter: Reporter,
         joblog: JobLog,
-        call_plain: Callable[[Run], Any],
-        call_async: Callable[[Run], Any],
+        call_plain: Callable[[AnyRun], Any],
+        call_async: Callable[[AnyRun], Any],
     ) -> None:
         self._app = app
         self._call_plain = call_plain
@@ -137,6 +79,7 @@ class Executor:
         self._said: dict[str, float] = {}
         self._max_bytes = app.server_config.max_payload_bytes
         self._is_heard = bool(app.middlewares) or app.events.has(EventName.JOB_STARTED)
+        self.has_batches = any(task.batch is not None for task in app.tasks.values())
         self._tells_success = joblog.is_on or app.events.has(EventName.JOB_SUCCEEDED)
 
     # Read
@@ -164,10 +107,20 @@ class Executor:
             return self._park(claim, record, f"{record.task} with these arguments ({error})")
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             return self._unreadable(claim, error)
-        return Run(claim, record, task, args, kwargs, self._reporter)
+        kind = Run if task.batch is None else Member
+        return kind(claim, record, task, args, kwargs, self._reporter)
+
+    def batch_task_of(self, claim: Claim) -> Task[..., Any] | None:
+        """The batch task that a job is a call of; None: it is none of a batch task, or cannot be read."""
+        try:
+            name = decode_head(claim.record).task
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        known = self._tasks.get(name) or self._find(name)
+        return known[0] if known is not None and known[0].batch is not None else None
 
     def _find(self, name: str) -> tuple[Task[..., Any], int, int] | None:
-        """The task, and how many positional arguments it takes (-1 at most: they are converted, or there are others)."""
+        """The task, and how many positional arguments it takes (-1 at most: there is more to do)."""
         try:
             task = self._app.find_task(name)
         except Exception:
@@ -176,7 +129,9 @@ class Executor:
         if task is None:
             return None
         signature = task.signature
-        most = -1 if signature.converts else int(min(signature.max_args, 1 << 30))
+        takes_plain = not signature.converts and task.batch is None
+        most = int(min(signature.max_args, 1 << 30)) if takes_plain else -1
+        self.has_batches = self.has_batches or task.batch is not None
         self._tasks[name] = known = (task, signature.min_args, most)
         return known
 
@@ -216,8 +171,50 @@ class Executor:
             return self.settle(run, self._raised(run, error))
         return self.succeed(run, value)
 
+    def call_batch(self, batch: BatchRun) -> list[Settlement]:
+        """Run calls of a batch task to their end, together. Never raises."""
+        self._begin_batch(batch)
+        parts = Parts(batch)
+        while (part := parts.next()) is not None:
+            set_current(part)
+            try:
+                answer = self._call_inside(part)
+            except BaseException as error:
+                parts.raised(part, error)
+            else:
+                parts.answered(part, answer)
+        return self._end_batch(parts)
+
+    async def acall_batch(self, batch: BatchRun) -> list[Settlement]:
+        """The twin of `call_batch` for an event loop."""
+        self._begin_batch(batch)
+        parts = Parts(batch)
+        while (part := parts.next()) is not None:
+            set_current(part)
+            try:
+                answer = await self._acall_inside(part)
+            except BaseException as error:
+                parts.raised(part, error)
+            else:
+                parts.answered(part, answer)
+        return self._end_batch(parts)
+
+    def _begin_batch(self, batch: BatchRun) -> None:
+        now_ns = time.monotonic_ns()
+        for member in batch.members:
+            member.started_ns = now_ns
+            if self._is_heard:
+                self._tell_started(member)
+
+    def _end_batch(self, parts: Parts) -> list[Settlement]:
+        settled = [self.succeed(run, value) for run, value in parts.results]
+        return settled + [self.settle(run, self._raised(run, error)) for run, error in parts.errors]
+
     def _call_heard(self, run: Run) -> Any:
         self._tell_started(run)
+        return self._call_inside(run)
+
+    def _call_inside(self, run: AnyRun) -> Any:
         call = self._call_async if run.is_async else self._call_plain
         return run_inside(self._app.middlewares, run, lambda: call(run))
 
@@ -234,6 +231,10 @@ class Executor:
         except BaseException as error:
             return self.settle(run, self._raised(run, error))
         return self.succeed(run, value)
+
+    async def _acall_inside(self, run: AnyRun) -> Any:
+        call = self._call_async if run.is_async else self._call_plain
+        return await arun_inside(self._app.middlewares, run, lambda: call(run))
 
     def _raised(self, run: Run, error: BaseException) -> End:
         told = describe_exception(error, run.record.attempt + 1, int(time.time() * 1000))

@@ -1,4 +1,4 @@
-"""A process for each job, forked from the consumer that claimed it; its outcome comes back through a pipe."""
+"""A process for each job (or batch), forked from the consumer that claimed it; its outcomes come back through a pipe."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 import msgspec
 
 from headrace.engine.ops import Settlement
-from headrace.worker.execute import Run
 from headrace.worker.processes import Death, die_with_parent, kill_group
+from headrace.worker.runs import AnyRun
 
-_decode = msgspec.msgpack.Decoder(Settlement).decode
+_decode = msgspec.msgpack.Decoder(list[Settlement]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -29,7 +29,7 @@ class JobProcessDied(Exception):
 class Forker:
     """Runs jobs in processes of their own. The consumer that uses it has one thread."""
 
-    def __init__(self, call: Callable[[Run], Settlement]) -> None:
+    def __init__(self, call: Callable[[AnyRun], list[Settlement]]) -> None:
         self._call = call
         self._pid = 0
 
@@ -41,8 +41,8 @@ class Forker:
             except ProcessLookupError:
                 return
 
-    def call(self, run: Run) -> Settlement:
-        """Run one job.
+    def call(self, run: AnyRun) -> list[Settlement]:
+        """Run one job, or a batch.
 
         Raises:
             JobProcessDied
@@ -68,7 +68,7 @@ class Forker:
             raise JobProcessDied(Death(pid, status, usage.ru_maxrss))
         return _decode(data)
 
-    def _be_the_job(self, run: Run, writing: int, consumer: int) -> None:
+    def _be_the_job(self, run: AnyRun, writing: int, consumer: int) -> None:
         code = 70
         try:
             die_with_parent()

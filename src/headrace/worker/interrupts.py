@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.errors import JobCancelled, JobTimeout
 from headrace.worker.board import Interrupt, SlotRow
-from headrace.worker.execute import Run
+from headrace.worker.runs import AnyRun
 
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -39,7 +39,7 @@ def asked(slot: SlotRow) -> type[BaseException] | None:
     return JobCancelled if slot.interrupt_reason == Interrupt.CANCEL else JobTimeout
 
 
-def words(kind: type[BaseException], run: Run) -> str:
+def words(kind: type[BaseException], run: AnyRun) -> str:
     if kind is JobCancelled:
         return "the job was cancelled while it ran"
     return f"over its timeout of {run.timeout_ms / 1000:g} s"
@@ -53,7 +53,7 @@ class Quit(Exception):
         self.error = error
 
 
-async def guarded(run: Run) -> Any:
+async def guarded(run: AnyRun) -> Any:
     """An `async def` task's own coroutine; it is made here, so that none is left unused when this never begins."""
     try:
         return await run.fn(*run.args, **run.kwargs)
@@ -66,7 +66,7 @@ class MainThreadWindow:
 
     def __init__(self, slot: SlotRow) -> None:
         self._slot = slot
-        self._run: Run | None = None
+        self._run: AnyRun | None = None
         self._done_serial = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -87,7 +87,7 @@ class MainThreadWindow:
             return
         raise kind(words(kind, run))
 
-    def call(self, run: Run) -> Any:
+    def call(self, run: AnyRun) -> Any:
         """Call a `def` task; JobTimeout or JobCancelled may come out of it."""
         self._run = run
         try:
@@ -95,7 +95,7 @@ class MainThreadWindow:
         finally:
             self._run = None
 
-    def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
+    def call_async(self, run: AnyRun, runner: asyncio.Runner) -> Any:
         """Run an `async def` task to its end on the child's own loop."""
         try:
             return runner.run(self._main(run), context=copy_context())  # the runner keeps that of its first job
@@ -104,7 +104,7 @@ class MainThreadWindow:
         finally:
             self._run = self._task = None
 
-    async def _main(self, run: Run) -> Any:
+    async def _main(self, run: AnyRun) -> Any:
         self._loop, self._kind = asyncio.get_running_loop(), None
         self._task = self._loop.create_task(guarded(run))
         self._run = run
@@ -142,7 +142,7 @@ class ThreadWindow:
                 return
             raise_in_thread(self._thread, kind)
 
-    def call(self, run: Run) -> Any:
+    def call(self, run: AnyRun) -> Any:
         try:
             value = self._call(run)
         except (JobTimeout, JobCancelled) as error:
@@ -155,7 +155,7 @@ class ThreadWindow:
             raise
         return value
 
-    def _call(self, run: Run) -> Any:
+    def _call(self, run: AnyRun) -> Any:
         with self._lock:
             self._thread = threading.get_ident()
         value = run.fn(*run.args, **run.kwargs)
@@ -177,14 +177,14 @@ class ThreadWindow:
             except (JobTimeout, JobCancelled):
                 continue
 
-    def call_async(self, run: Run, runner: asyncio.Runner) -> Any:
+    def call_async(self, run: AnyRun, runner: asyncio.Runner) -> Any:
         """Run an `async def` task on this thread's own loop."""
         try:
             return runner.run(self._main(run), context=copy_context())  # the runner keeps that of its first job
         except Quit as quit_:
             raise quit_.error from None
 
-    async def _main(self, run: Run) -> Any:
+    async def _main(self, run: AnyRun) -> Any:
         loop = asyncio.get_running_loop()
         task: asyncio.Task[Any] = loop.create_task(guarded(run))
         with self._lock:

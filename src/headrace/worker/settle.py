@@ -20,6 +20,8 @@ from headrace.worker.board import SlotRow
 
 logger = logging.getLogger("headrace.worker")
 MOST_BACKOFF_S = 3.0
+MOST_OUTCOMES_A_CALL = 1_000
+"""Two values each go into one `unpack` of Lua, which takes fewer than 8,000."""
 
 
 class Session:
@@ -70,14 +72,21 @@ class Session:
         """Settle, and claim the next. May be sent again after any error, once `note` has seen it."""
         if self.must_adopt:
             yield from self._adopt(outcomes)
+        while len(outcomes) > MOST_OUTCOMES_A_CALL:
+            first = outcomes[:MOST_OUTCOMES_A_CALL]
+            self._tell_lost((yield from ops.settle(self.queues, self.name, first, split=self._split)))
+            del outcomes[:MOST_OUTCOMES_A_CALL]
         queues = self._order() if self._order is not None else self.queues
         settled = yield from ops.settle(
             queues, self.name, outcomes, want=want, take_suspects=take_suspects, split=self._split
         )
         self._failures = 0
+        self._tell_lost(settled)
+        return settled
+
+    def _tell_lost(self, settled: ops.Settled) -> None:
         for job_id in settled.lost:
             logger.warning("job %s was taken over meanwhile: what this run of it gave is dropped", job_id)
-        return settled
 
     def _adopt(self, outcomes: list[ops.Settlement]) -> Steps[None]:
         old, new = self._name(self._epoch), self._name(self._epoch + 1)
@@ -95,10 +104,10 @@ class Session:
         if rest:
             yield from ops.give_back(self.queues, new, rest, split=self._split)
 
-    def blame(self, job_id: str, reason: str) -> Steps[ops.Released]:
-        """The job took its own process with it, alone: end this session so, and let the next exchange begin another."""
+    def blame(self, job_ids: Sequence[str], reason: str) -> Steps[ops.Released]:
+        """These jobs took their own process with them: end this session so, and let the next exchange begin another."""
         released = yield from ops.release(
-            self.queues, self.name, blamed=(job_id,), alone=True, reason=reason, split=self._split
+            self.queues, self.name, blamed=job_ids, alone=len(job_ids) == 1, reason=reason, split=self._split
         )
         self.must_adopt = True
         return released
