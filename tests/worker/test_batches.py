@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from scenario_lab import until
 from worker_kit import Other, hand
 
 from headrace import (
@@ -28,6 +31,7 @@ from headrace import (
 from headrace.core.record import LAYOUT, Record, Stored, encode
 from headrace.engine import ops
 from headrace.engine.keys import queue_keys
+from headrace.testing import FaultProxy, runs
 
 POOLS: dict[str, dict[str, Any]] = {
     "prefork": {"pool": "prefork"},
@@ -106,8 +110,8 @@ def test_answers_may_be_exceptions_of_single_calls(app: Headrace, pool: dict[str
 
     @app.task(name="halve", batch=Batch(max=10), retry=Retry(1, on=[KeyError], delay=3600))
     def halve(numbers: list[int]) -> list[float | Exception]:
-        assert list(range(4)) == numbers
-        return [0.5, ValueError("odd"), KeyError("later"), RetryIn(3600, "much later")]
+        answers = [0.5, ValueError("odd"), KeyError("later"), RetryIn(3600, "much later")]
+        return [answers[number] for number in numbers]
 
     jobs = app.enqueue_many(halve.call(n) for n in range(4))
     work(app, pool)
@@ -319,6 +323,67 @@ def test_per_job_options_count_for_each_call(app: Headrace, caplog: pytest.LogCa
     with caplog.at_level(logging.ERROR):
         work(app, POOLS["asyncio"])
     assert (State.RETRYING, State.FAILED) == (retried.refresh().state, failed.refresh().state)
+
+
+@pytest.fixture
+def link(url: str) -> Iterator[FaultProxy]:
+    with FaultProxy(url) as found:
+        yield found
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["reply lost", "request lost"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "fork"], indirect=True)
+def test_a_call_lost_while_a_batch_fills_up_neither_loses_nor_doubles_a_job(
+    app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes, is_done: bool
+) -> None:
+    """The consumer adopts its session, which gives back what was gathered, and gathers again."""
+
+    @app.task(name="store", batch=Batch(max=3, wait=10))
+    def store(numbers: list[int]) -> list[int]:
+        notes.add(*numbers)
+        return numbers
+
+    problems: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            with Headrace(app.server_config.url) as far:
+                jobs = [far.enqueue("store", 0)]
+                until(lambda: far.job(jobs[0].id).state is State.RUNNING)
+                trap = link.lose_reply(runs("settle")) if is_done else link.lose_request(runs("settle"))
+                jobs += [far.enqueue("store", 1), far.enqueue("store", 2)]
+                trap.wait()
+                assert [0, 1, 2] == [job.result(timeout=60) for job in jobs]
+        except BaseException as error:
+            problems.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with hand(app, burst=False, url=link.url, **{**pool, "slots": 1}) as one:  # one consumer gathers them all
+        thread = threading.Thread(target=act)
+        app.on_start(thread.start)
+        one.work()
+        thread.join()
+    assert [] == problems
+    assert [0, 1, 2] == sorted(number for call in notes.all() for number in call)
+
+
+def test_a_chatty_link_loses_and_doubles_nothing(
+    app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes
+) -> None:
+    """Replies and requests of every call are lost now and then, in the middle of batches; each job runs once."""
+
+    @app.task(name="store", batch=Batch(max=20, wait=0.01))
+    def store(numbers: list[int]) -> None:
+        notes.add(*numbers)
+
+    jobs = app.enqueue_many(store.call(n) for n in range(200))
+    for name in ("settle", "adopt", "give_back"):
+        link.lose_reply(runs(name), times=None, chance=0.15)
+        link.lose_request(runs(name), times=None, chance=0.1)
+    work(app, pool, url=link.url)
+    assert list(range(200)) == sorted(number for call in notes.all() for number in call)
+    assert {State.SUCCEEDED} == {job.refresh().state for job in jobs}
 
 
 @pytest.mark.parametrize("fn", [lambda: 1, lambda a, b: 1, lambda *, a: 1])

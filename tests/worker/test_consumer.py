@@ -174,6 +174,22 @@ def test_what_the_supervisor_has_given_back_is_not_begun(app: Headrace, pool: st
     other.drop()
 
 
+def test_a_job_that_was_about_to_begin_when_the_supervisor_gave_the_rest_back_is_not_stuck(
+    app: Headrace, pool: str
+) -> None:
+    """The supervisor took it for begun, the child saw that the batch was taken from it: neither gave it back."""
+
+    def act(one: Hand) -> None:
+        one.slot.revoke(one.slot.batch_serial)
+        rest = one.slot.batch()[one.slot.index + 2 :]
+        app.client.run(ops.give_back([queue_keys("default")], one.consumer.session.name, rest, split=False))
+
+    batch = Batch(app, act)
+    batch.run(pool)
+    assert {State.SUCCEEDED} == batch.states("before", "acts", *REST)
+    assert [1] * 8 == batch.runs_of("before", "acts", *REST)
+
+
 def break_up(one: Hand, app: Headrace) -> None:
     """As `Deadlines` does with a batch of one second."""
     slot = one.slot
