@@ -81,7 +81,8 @@ class Session:
             queues, self.name, outcomes, want=want, take_suspects=take_suspects, split=self._split
         )
         self._failures = 0
-        self._tell_lost(settled)
+        if settled.lost:
+            self._tell_lost(settled)
         return settled
 
     def _tell_lost(self, settled: ops.Settled) -> None:
