@@ -93,33 +93,38 @@ class Effect:
 class Effects:
     """What `batch.effects(...)` gives: for which calls of the batch this run is to have the effect."""
 
-    __slots__ = ("_asked", "_calls", "_ours")
+    __slots__ = ("_asked", "_calls", "_others", "_skipped")
 
     def __init__(self, calls: Sequence[tuple[str, int]]) -> None:
         """`calls`: the idempotency key and fence of each; none where no batch runs."""
         self._calls = calls
-        self._ours: set[int] = set()
+        self._others: set[int] = set()
+        self._skipped: set[int] = set()
         self._asked = False
 
     def pending(self, items: Sequence[object]) -> list[int]:
         """The positions of the items whose effect is still to be had; an earlier run has had it for the others, or a
         newer one is about to."""
         self._asked = True
-        if not self._calls:
-            return list(range(len(items)))
-        if len(items) != len(self._calls):
+        if self._calls and len(items) != len(self._calls):
             raise UsageError(
                 f"pending: {len(items)} items, where the batch has {len(self._calls)} calls: give it all of them"
             )
-        return sorted(self._ours)
+        left_out = self._others | self._skipped
+        return [position for position in range(len(items)) if position not in left_out]
 
     def skip(self, position: int) -> None:
-        """Leave this call out: nothing is written for it, and a later run may have its effect."""
-        self._ours.discard(position)
+        """Leave this call out: a later run of it may have its effect."""
+        self._skipped.add(position)
 
     @property
     def is_nothing(self) -> bool:
-        return bool(self._calls) and not self._ours
+        """All is done already, or left out."""
+        return bool(self._calls) and not self._ours()
+
+    def _ours(self) -> list[tuple[str, int]]:
+        left_out = self._others | self._skipped
+        return [call for position, call in enumerate(self._calls) if position not in left_out]
 
     def begin(self) -> Steps:
         """Take the rows of all calls, always in the same order, or two runs would wait for each other."""
@@ -128,13 +133,13 @@ class Effects:
         values = [value for job, fence in rows for value in (job, fence, now_ms)]
         taken = yield _BEGIN_MANY.format(", ".join(["(?, ?, ?)"] * len(rows))), tuple(values)
         ours = {row[0] for row in taken}
-        self._ours = {position for position, (job, _) in enumerate(self._calls) if job in ours}
+        self._others = {position for position, (job, _) in enumerate(self._calls) if job not in ours}
 
     def finish(self) -> Steps:
         """Mark those done that this run did."""
         if not self._asked:
             raise UsageError("a batch's effects: ask `pending(items)` which calls they are for")
-        rows = [self._calls[position] for position in sorted(self._ours)]
+        rows = self._ours()
         if not rows:
             return
         marks = ", ".join(["(?, ?)"] * len(rows))

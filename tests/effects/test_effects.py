@@ -19,8 +19,8 @@ import sqlalchemy
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
-from headrace import StaleRun, UsageError, current_job
-from headrace.context import JobContext
+from headrace import StaleRun, UsageError, current_batch, current_job
+from headrace.context import BatchContext, JobContext
 from headrace.effects import create_tables, prune_effects
 
 COUNT = "UPDATE account SET balance = balance + 1"
@@ -207,7 +207,7 @@ def test_a_zombie_waits_for_the_newer_run_and_is_told(database: str) -> None:
 KILLED = """
 import os, signal, sys
 import psycopg
-from headrace.context import JobContext
+from headrace.context import BatchContext, JobContext
 
 with psycopg.connect(sys.argv[1]) as connection, JobContext("a", "default", "pay", 1, int(sys.argv[2])).effect(connection):
     connection.execute("UPDATE account SET balance = balance + 1")
@@ -265,7 +265,7 @@ from django.conf import settings
 settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}})
 django.setup()
 from django.db import connection
-from headrace.context import JobContext
+from headrace.context import BatchContext, JobContext
 from headrace.effects import create_tables
 
 create_tables("default")
@@ -406,3 +406,121 @@ def test_sqlalchemy_on_sqlite_leaves_the_transaction_to_the_caller(sqlite_path: 
             getattr(session, end)()
         assert driver.balance() == expected
     assert effect.is_done
+
+
+def batch_of(jobs: list[str], fence: int) -> BatchContext:
+    return BatchContext("pay", [run_of(job, fence) for job in jobs])
+
+
+def test_a_batch_has_the_effects_that_are_not_had_yet(driver: Driver) -> None:
+    """Those of earlier runs and of newer ones are left out, whatever batch they were in; a call passed over stays open."""
+    items = ["a", "b", "c", "d"]
+    with driver.opened() as target, run_of("b", 1).effect(target):
+        driver.count(target)
+    with driver.opened() as target, batch_of(items, 5).effects(target) as effects:
+        assert [0, 2, 3] == effects.pending(items)
+        effects.skip(3)
+        assert [0, 2] == effects.pending(items)
+        for _ in effects.pending(items):
+            driver.count(target)
+    assert driver.balance() == 3
+    with driver.opened() as target, batch_of(["d", "e", "a"], 4).effects(target) as effects:
+        assert [1] == effects.pending("dea")  # a newer run has begun with "d"
+        driver.count(target)
+    with driver.opened() as target, batch_of(items, 6).effects(target) as effects:
+        assert [3] == effects.pending(items)
+        driver.count(target)
+    with driver.opened() as target, batch_of(items, 7).effects(target) as effects:
+        assert [] == effects.pending(items)
+        driver.count(target)  # is undone, since nothing was to be had
+    assert driver.balance() == 5
+
+
+def test_a_batch_that_breaks_down_leaves_nothing(driver: Driver) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyError), driver.opened() as target, batch_of(["a", "b"], 1).effects(target) as effects:
+            assert [0, 1] == effects.pending("ab")
+            driver.count(target)
+            raise KeyError("half-way")
+    assert driver.balance() == 0
+
+
+def test_the_largest_batch_is_one_statement_to_begin_and_one_to_finish(driver: Driver) -> None:
+    """A thousand calls of several claims, whose fences differ."""
+    jobs = [run_of(f"job-{n}", n // 100 + 1) for n in range(1_000)]
+    for expected in (1_000, 0):
+        with driver.opened() as target, BatchContext("pay", jobs).effects(target) as effects:
+            assert expected == len(effects.pending(jobs))
+            if expected:
+                driver.count(target)
+    assert driver.balance() == 1
+
+
+def test_racing_batches_have_one_effect_for_each_call(driver: Driver) -> None:
+    """Overlapping batches in different orders at once wait for each other and never for ever; some break down."""
+    jobs = [f"job-{n}" for n in range(30)]
+    rng = random.Random(11)
+    runs = [(rng.sample(jobs, 10), fence, rng.random() < 0.3) for fence in range(1, 31)]
+    unexpected: list[BaseException] = []
+
+    def run_some(part: list[tuple[list[str], int, bool]]) -> None:
+        for names, fence, breaks in part:
+            try:
+                with driver.opened() as target, batch_of(names, fence).effects(target) as effects:
+                    for _ in effects.pending(names):
+                        driver.count(target)
+                    if breaks:
+                        raise KeyError("broke down")
+            except KeyError:
+                continue
+            except BaseException as error:
+                unexpected.append(error)
+
+    threads = [threading.Thread(target=run_some, args=(runs[n::5],)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    run_some([(jobs, 99, False)])
+    assert unexpected == []
+    assert driver.balance() == len(jobs)
+
+
+def test_a_batch_must_ask_for_which_calls_it_is(driver: Driver) -> None:
+    """Else it would write for calls whose effect was had; nothing is committed."""
+    with driver.opened() as target:
+        with pytest.raises(UsageError, match="pending"), batch_of(["a"], 1).effects(target):
+            driver.count(target)
+        with (
+            pytest.raises(UsageError, match="2 items, where the batch has 1"),
+            batch_of(["a"], 1).effects(target) as effects,
+        ):
+            effects.pending(["a", "b"])
+    assert driver.balance() == 0
+
+
+def test_a_plain_call_of_a_batch_task_has_all_effects(driver: Driver) -> None:
+    """No job runs: nothing is noted."""
+    for _ in range(2):
+        with driver.opened() as target, current_batch().effects(target) as effects:
+            assert [0, 1] == effects.pending(["a", "b"])
+            effects.skip(0)
+            assert [1] == effects.pending(["a", "b"])
+            driver.count(target)
+    assert driver.balance() == 2
+
+
+def test_batches_have_it_on_async_connections(database: str) -> None:
+    driver = psycopg_driver(database)
+
+    async def run(names: list[str], fence: int) -> list[int]:
+        opened = await psycopg.AsyncConnection.connect(database)
+        async with opened as connection, batch_of(names, fence).aeffects(connection) as effects:
+            for _ in effects.pending(names):
+                await connection.execute(COUNT)
+            return effects.pending(names)
+
+    assert [0, 1] == asyncio.run(run(["a", "b"], 1))
+    assert [2] == asyncio.run(run(["b", "a", "c"], 2))
+    assert driver.balance() == 3
