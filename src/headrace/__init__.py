@@ -10,6 +10,7 @@ from headrace.version import __version__
 
 if TYPE_CHECKING:
     from headrace.app import Headrace
+    from headrace.chain import Chain, Flow, group, previous
     from headrace.context import BatchContext, JobContext, current_batch, current_job
     from headrace.core.batch import Batch
     from headrace.core.record import AttemptError, State
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.errors import (
         AppNotFound,
         ArgumentsMismatch,
+        DependencyError,
         DuplicateJob,
         HeadraceError,
         JobCancelled,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.events import Event, EventName
+    from headrace.flow import FlowRun
     from headrace.job import Job, JobCall, Progress
     from headrace.queue import Queue
     from headrace.task import BatchTask, Task
@@ -59,9 +62,13 @@ __all__ = [
     "Batch",
     "BatchContext",
     "BatchTask",
+    "Chain",
+    "DependencyError",
     "DuplicateJob",
     "Event",
     "EventName",
+    "Flow",
+    "FlowRun",
     "Group",
     "Headrace",
     "HeadraceError",
@@ -104,6 +111,8 @@ __all__ = [
     "__version__",
     "current_batch",
     "current_job",
+    "group",
+    "previous",
 ]
 
 # Where the names live that are not errors; a test holds this against the imports above.
@@ -118,6 +127,11 @@ _HOMES = {
     "State": "core.record",
     "Retry": "core.retry",
     "Group": "core.ties",
+    "Chain": "chain",
+    "Flow": "chain",
+    "group": "chain",
+    "previous": "chain",
+    "FlowRun": "flow",
     "Limit": "core.ties",
     "Unique": "core.ties",
     "Event": "events",

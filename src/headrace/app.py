@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 import msgspec
 
 from headrace import wire
+from headrace.chain import Flow, previous
 from headrace.context import get_current
 from headrace.core.batch import Batch
 from headrace.core.names import main_module_name
@@ -33,12 +34,21 @@ from headrace.core.options import (
 )
 from headrace.core.record import LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
 from headrace.core.retry import duration_ms
-from headrace.engine import ops
+from headrace.engine import flows, ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, masked_url
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
-from headrace.errors import HeadraceError, JobExists, JobNotFound, NotDurable, TaskNotRegistered, UsageError
+from headrace.errors import (
+    ArgumentsMismatch,
+    HeadraceError,
+    JobExists,
+    JobNotFound,
+    NotDurable,
+    TaskNotRegistered,
+    UsageError,
+)
 from headrace.events import Event, EventName, Events, Handler
+from headrace.flow import FlowRun, Flows, compile_flow
 from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
@@ -57,6 +67,7 @@ logger = logging.getLogger("headrace")
 
 URL_DEFAULT = "redis://localhost:6379/0"
 CHUNK_BYTES = 4 << 20
+SIGNAL_TASK = "headrace.signal"
 
 
 class TaskDecorator(Protocol):
@@ -136,7 +147,9 @@ class Headrace:
         self.middlewares: list[Middleware] = []
         self.events = Events()
         self.limits = Limits(self)
+        self.flows = Flows(self)
         self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
+        self._signal_task = self._make_task(_pass_on, SIGNAL_TASK, {})
         self._announced: set[str] = set()
         self._lock = threading.Lock()
         self._config: ServerConfig | None = None
@@ -307,7 +320,7 @@ class Headrace:
 
         Only an allowed module is ever imported. None: this program does not know it.
         """
-        return self.tasks.get(name) or self._find_plain(name)
+        return self.tasks.get(name) or (self._signal_task if name == SIGNAL_TASK else self._find_plain(name))
 
     def _find_plain(self, name: str) -> Task[..., Any] | None:
         module_name, _, function_name = name.rpartition(".")
@@ -479,6 +492,8 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             self._announce(queue)
+        if call.plan.depends_on:
+            return self._send_dependent(new, job, call.plan)
         same = (self._client or self.client).enqueue(queue, (new,), call.plan.durability)
         if same:
             return take_existing(job, same)
@@ -492,6 +507,8 @@ class Headrace:
         queue = call.plan.queue
         if queue not in self._announced:
             await self._aannounce(queue)
+        if call.plan.depends_on:
+            return await self._asend_dependent(new, job, call.plan)
         same = await self.aclient.enqueue(queue, (new,), call.plan.durability)
         if same and job.id in same:
             return take_existing(job, same)
@@ -499,9 +516,65 @@ class Headrace:
             self._tell_enqueued([job])
         return job
 
+    def _send_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
+        self.client.run(flows.see_parents(self._prefix, plan.depends_on))
+        same = self.client.enqueue(plan.queue, (new,), plan.durability)
+        if same:
+            return take_existing(job, same)
+        self.client.run(flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on))
+        self._tell_enqueued([job])
+        return job
+
+    async def _asend_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
+        await self.aclient.run(flows.see_parents(self._prefix, plan.depends_on))
+        same = await self.aclient.enqueue(plan.queue, (new,), plan.durability)
+        if same and job.id in same:
+            return take_existing(job, same)
+        await self.aclient.run(flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on))
+        self._tell_enqueued([job])
+        return job
+
+    # Flows
+
+    def flow(self, name: str = "") -> Flow:
+        """A new, empty flow: a graph of jobs."""
+        return Flow(self, name)
+
+    def signal_call(self) -> JobCall[Any]:
+        """The call that stands for a signal in a flow: it gives what it is given."""
+        return self._signal_task.call(previous)
+
+    def send_flow(self, flow: Flow) -> FlowRun[Any]:
+        """Store all jobs of a flow: those that wait first, so that nothing can end before what follows is there."""
+        plan = compile_flow(self, flow, _chunks)
+        home = queue_keys(plan.home, self._prefix)
+        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.waiting, *plan.roots)):
+            self._announce(queue)
+        self.client.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
+        for queue, durability, part in (*plan.waiting, *plan.roots):
+            self.client.enqueue(queue, part, durability)
+        self.client.run(flows.put_flow(home, plan.id, b"", is_whole=True))
+        return FlowRun(self, plan.id, plan.home, plan.last)
+
+    async def asend_flow(self, flow: Flow) -> FlowRun[Any]:
+        """As `send_flow`."""
+        plan = compile_flow(self, flow, _chunks)
+        home = queue_keys(plan.home, self._prefix)
+        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.waiting, *plan.roots)):
+            await self._aannounce(queue)
+        await self.aclient.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
+        for queue, durability, part in (*plan.waiting, *plan.roots):
+            await self.aclient.enqueue(queue, part, durability)
+        await self.aclient.run(flows.put_flow(home, plan.id, b"", is_whole=True))
+        return FlowRun(self, plan.id, plan.home, plan.last)
+
     def new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
         """A call as what is stored, and the handle of it; nothing is sent."""
         plan = call.plan
+        if call.template is not None:
+            raise ArgumentsMismatch(f"{call.task} waits for the result of another job: enqueue it in a chain or a flow")
+        if plan.depends_on:
+            call = msgspec.structs.replace(call, ties=flows.dependent_ties(call.ties, plan.depends_on, plan.delay_ms))
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
         expires_in_ms = plan.expires_in_ms
@@ -613,6 +686,11 @@ class Headrace:
             return handler
 
         return add
+
+
+def _pass_on(value: Any) -> Any:
+    """What a signal's step runs."""
+    return value
 
 
 def _find_job(prefix: str, job_id: str, queue: str | None) -> Steps[tuple[str, ops.Look]]:

@@ -71,6 +71,14 @@ class JobExists(UsageError):
         self.job_id = job_id
 
 
+class DependencyError(UsageError):
+    """A job that another one should wait for is not there. `job_id` tells which."""
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class DuplicateJob(JobExists):
     """A job with the same unique key has not ended. `job_id` tells which."""
 

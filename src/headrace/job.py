@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from headrace import wire
+from headrace.chain import CallGroup, Chain, Follows, steps_of
 from headrace.core.options import Plan
 from headrace.core.record import LAYOUT, AttemptError, Record, State, Stored, decode
 from headrace.engine import ops
@@ -37,6 +38,7 @@ from headrace.errors import (
 )
 
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
 
 # One blocking command waits this long at most; then the job is looked at again: a server that lost its newest data has
 # forgotten who waits. Shorter would be polling, since each costs two round trips and a connection.
@@ -66,16 +68,63 @@ class Runner(Protocol):
 
 
 class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
-    """A checked call of a task, not yet enqueued: what `enqueue_many` takes. May be enqueued many times."""
+    """A checked call of a task, not yet enqueued: what `enqueue_many` and flows take. May be enqueued many times.
+
+    `template`: its arguments, when results of other jobs are among them; `payload` is empty then.
+    """
 
     task: str
     payload: bytes
     plan: Plan
     result_type: Any
     ties: bytes = b""
+    app: Any = None
+    template: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return f"<JobCall {self.task} on {self.plan.queue}>"
+
+    @overload
+    def __rshift__(self, other: Follows[R_co, S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: JobCall[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: CallGroup[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: Chain[S]) -> Chain[S]: ...
+    def __rshift__(self, other: Any) -> Chain[Any]:
+        """A chain: what is on the right runs after this, and may take its result."""
+        return Chain([self, *steps_of(other)])
+
+    def sources(self) -> list[Any]:
+        """The steps whose results are among its arguments; None for `previous`."""
+        if self.template is None:
+            return []
+        args, kwargs = self.template
+        return [value.source for value in (*args, *kwargs.values()) if isinstance(value, wire.Input)]
+
+    def moved(self, copies: Mapping[Any, Any]) -> JobCall[R_co]:
+        """The same call, with the results of other steps in place of those it took."""
+        return self._with(lambda value: wire.Input(copies.get(value.source)))
+
+    def _with(self, put: Callable[[wire.Input], wire.Input]) -> JobCall[R_co]:
+        if self.template is None:
+            return self
+
+        def each(value: Any) -> Any:
+            return put(value) if isinstance(value, wire.Input) else value
+
+        args, kwargs = self.template
+        template = (tuple(each(value) for value in args), {name: each(value) for name, value in kwargs.items()})
+        return msgspec.structs.replace(self, template=template)
+
+    def packed(self, number_of: Callable[[Any], tuple[int, int]]) -> bytes:
+        """Its arguments, with the numbers of inputs in place of results: (first, count; 0 for a single one) of each source."""
+        if self.template is None:
+            return self.payload
+        call = self._with(lambda value: wire.Input(value.source, *number_of(value.source)))
+        args, kwargs = call.template or ((), {})
+        return wire.encode_call(args, kwargs)
 
 
 class Progress(NamedTuple):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from headrace import wire
+from headrace.chain import previous
 from headrace.core.batch import Batch
 from headrace.core.names import main_module_name, type_name
 from headrace.core.options import TIMEOUT_DEFAULT_MS, Durability, EnqueueOptions, Plan, apply_options
 from headrace.core.record import RetrySpec
-from headrace.errors import UsageError
+from headrace.errors import ArgumentsMismatch, UsageError
 from headrace.job import Job, JobCall
 from headrace.queue import Sender, checked_options
 
@@ -99,8 +100,31 @@ class Task(Generic[P, R]):
         return await self._sender.asend(self.prepare(self.plan, args, kwargs))
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
-        """A checked call for `enqueue_many`."""
-        return self.prepare(self.plan, args, kwargs)
+        """A checked call for `enqueue_many`, a chain or a flow.
+
+        In a chain or a flow, results of other steps may stand among the arguments; a call that lacks just its first one takes
+        there what the step before gives.
+        """
+        return self.prepare_call(self.plan, args, kwargs)
+
+    def following(self) -> JobCall[R]:
+        """The call that stands for this task on the right of `>>`: of the result before, if it takes an argument."""
+        return self.prepare_call(self.plan, (previous,) if self.signature.max_args else (), {})
+
+    def prepare_call(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobCall[R]:
+        """As `prepare`, for a step of a flow."""
+        if not any(isinstance(value, wire.Input) for value in (*args, *kwargs.values())):
+            try:
+                return self.prepare(plan, args, kwargs)
+            except ArgumentsMismatch:
+                if not self.signature.takes_one_more(args, kwargs):
+                    raise
+            args = (previous, *args)
+        self.signature.check(args, kwargs)
+        self.signature.check_types(args, kwargs)
+        ties = plan.ties
+        packed = b"" if ties is None else ties.of(self.name, self.signature.named(args, kwargs))
+        return JobCall(self.name, b"", plan, self.signature.result_type, packed, self._sender, (args, kwargs))
 
     def options(self, **options: Unpack[EnqueueOptions]) -> BoundTask[P, R]:
         """This task with options for the jobs enqueued through what is returned; raises UsageError for a wrong one."""
@@ -121,9 +145,9 @@ class Task(Generic[P, R]):
             wire.decode_call(payload, self)  # what a worker could not read is refused here
         ties = plan.ties
         if ties is None:
-            return JobCall(self.name, payload, plan, signature.result_type)
+            return JobCall(self.name, payload, plan, signature.result_type, b"", self._sender)
         packed = ties.of(self.name, signature.named(args, kwargs))
-        return JobCall(self.name, payload, plan, signature.result_type, packed)
+        return JobCall(self.name, payload, plan, signature.result_type, packed, self._sender)
 
     @property
     def sender(self) -> Sender:
@@ -194,8 +218,12 @@ class BoundTask(Generic[P, R]):
         return await self.task.sender.asend(self.task.prepare(self.plan, args, kwargs))
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> JobCall[R]:
-        """A checked call for `enqueue_many`."""
-        return self.task.prepare(self.plan, args, kwargs)
+        """As `Task.call`."""
+        return self.task.prepare_call(self.plan, args, kwargs)
+
+    def following(self) -> JobCall[R]:
+        """As `Task.following`."""
+        return self.task.prepare_call(self.plan, (previous,) if self.task.signature.max_args else (), {})
 
 
 def task_name(fn: object) -> str:

@@ -55,8 +55,32 @@ _LIST_ORIGINS = frozenset(
 )
 
 
+class Input:
+    """Stands in a call's arguments for the result of another job, or of `count` jobs (a list then); see `headrace.flow`.
+
+    `first`: its number among the inputs of the job; None until the flow is put together.
+    """
+
+    __slots__ = ("count", "first", "source")
+
+    def __init__(self, source: Any = None, first: int | None = None, count: int = 0) -> None:
+        self.source = source
+        self.first = first
+        self.count = count
+
+    def __repr__(self) -> str:
+        return "<the result of another job>"
+
+
+INPUT_CODE = 1
+
+
 def _encode_hook(value: Any) -> Any:
     """What msgspec leaves to us: subclasses of plain types, paths, pydantic models."""
+    if isinstance(value, Input):
+        if value.first is None:
+            raise TypeError("the result of another job is known only inside a chain or a flow")
+        return msgspec.msgpack.Ext(INPUT_CODE, msgspec.msgpack.encode((value.first, value.count)))
     kinds: tuple[Any, ...] = (str, int, float, bytes)
     for plain in kinds:
         if isinstance(value, plain):
@@ -172,6 +196,30 @@ class Signature:
             except TypeError as error:
                 raise ArgumentsMismatch(f"{self._name}(): {error}") from None
 
+    def takes_one_more(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether the arguments would fit with one more in front."""
+        try:
+            self._full.bind(None, *args, **kwargs)
+        except TypeError:
+            return False
+        return True
+
+    def check_types(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """See that each argument that is known can be stored and read as its parameter's type; `Input`s are passed over.
+
+        Raises:
+            ArgumentsMismatch, PayloadNotSerializable
+        """
+        known = {name: value for name, value in kwargs.items() if not isinstance(value, Input)}
+        plain = [None if isinstance(value, Input) else value for value in args]
+        encode_call(tuple(plain), known, self.names)
+        for i, value in enumerate(args):
+            if not isinstance(value, Input):
+                decoder = self._by_position[i] if i < len(self._by_position) else self._rest
+                self._read(decoder, msgspec.Raw(pack(value)), i)
+        for name, value in known.items():
+            self._read(self._by_name.get(name) or self._rest_for(name), msgspec.Raw(pack(value)), name)
+
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that fit, by name, defaults included; those of `**kwargs` beside the others."""
         bound = self._full.bind(*args, **kwargs)
@@ -279,6 +327,36 @@ def decode_call(payload: bytes | msgspec.Raw, task: HasSignature | None) -> tupl
     if task is not None:
         task.signature.check(args, kwargs)
     return args, kwargs
+
+
+def put_inputs(payload: bytes | msgspec.Raw, results: Callable[[int], bytes]) -> bytes:
+    """A payload with results in the place of its `Input`s.
+
+    Args:
+        results: input number -> a result, as msgpack.
+
+    Raises:
+        ArgumentsMismatch: the payload cannot be read.
+    """
+
+    def put(raw: msgspec.Raw) -> Any:
+        data = bytes(raw)
+        if not 0xC7 <= data[0] <= 0xC9 and not 0xD4 <= data[0] <= 0xD8:
+            return raw
+        found = msgspec.msgpack.decode(data)
+        if not isinstance(found, msgspec.msgpack.Ext) or found.code != INPUT_CODE:
+            return raw
+        first, count = msgspec.msgpack.decode(found.data)
+        if not count:
+            return msgspec.Raw(results(first))
+        return [msgspec.Raw(results(number)) for number in range(first, first + count)]
+
+    try:
+        body = _body_decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise ArgumentsMismatch(f"the stored arguments cannot be read: {error}") from error
+    args, kwargs = [put(raw) for raw in body.args], {name: put(raw) for name, raw in body.kwargs.items()}
+    return pack((args, kwargs) if kwargs else (args,))
 
 
 def encode_result(value: Any, max_bytes: int) -> tuple[bytes | None, str | None]:

@@ -78,6 +78,7 @@ class Kit:
     ) -> ops.Settled:
         states = {
             ops.Kind.SUCCEEDED: Stored.SUCCEEDED,
+            ops.Kind.DROPPED: Stored.SUCCEEDED,
             ops.Kind.FAILED: Stored.FAILED,
             ops.Kind.CANCELLED: Stored.CANCELLED,
         }

@@ -168,7 +168,8 @@ def test_limits_hold_and_nothing_is_lost_whatever_happens(url: str, history: lis
 
 
 @pytest.mark.long
-@settings(max_examples=2_000, phases=[Phase.generate], **COMMON)  # type: ignore[arg-type]
+@pytest.mark.timeout(1200)
+@settings(max_examples=500, phases=[Phase.generate], **COMMON)  # type: ignore[arg-type]
 @given(history=histories)
 def test_limits_hold_in_many_histories(url: str, history: list[tuple[str, int, object]]) -> None:
     """Others each time."""

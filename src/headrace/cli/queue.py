@@ -34,7 +34,7 @@ def summary(counts: QueueCounts) -> dict[str, Any]:
         "queued": counts.queued,
         "running": counts.running,
         "delayed": counts.delayed,
-        "waiting": counts.parked,
+        "waiting": counts.parked + counts.waiting,
         "suspects": counts.suspects,
         "failed": counts.dead,
         "done": counts.done,

@@ -16,6 +16,7 @@ from headrace.core.ties import Group, Limit, Ties, Unique, read_group, read_limi
 from headrace.errors import UsageError
 
 TIMEOUT_DEFAULT_MS = 3_600_000
+_PARENTS_MAX = 1_000
 _TAGS_MAX, _TAG_CHARS_MAX, _DESCRIPTION_CHARS_MAX = 20, 100, 1_000
 
 Duration: TypeAlias = "float | timedelta"
@@ -51,7 +52,8 @@ class EnqueueOptions(TypedDict, total=False):
     """What `.options(...)` takes, for one job; what is not said is as the task declares.
 
     `delay` counts from the server's now; `at`, an absolute `expires` and an absolute `deadline` are aware datetimes (a past `at`
-    means now). `deadline`: by then the job has ended: it does not start later, it is stopped, and so is all that it enqueues.
+    means now). `depends_on`: a Job, or several: it starts when they
+    have succeeded, and is cancelled when one of them does not. `deadline`: by then the job has ended: it does not start later, it is stopped, and so is all that it enqueues.
     """
 
     queue: str
@@ -65,6 +67,7 @@ class EnqueueOptions(TypedDict, total=False):
     deadline: Duration | datetime | None
     result_ttl: Duration
     job_id: str
+    depends_on: Any
     durability: Durability
     unique: bool | str | Sequence[str] | Unique | None
     limits: Limit | Sequence[Limit] | None
@@ -76,7 +79,7 @@ class EnqueueOptions(TypedDict, total=False):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Checked options of one call, the task's own included. None: not said; `expires_*` 0: never.
 
-    `job` is what of them travels in the record.
+    `ties` is what hangs on its jobs, `job` what of the rest travels in the record.
     """
 
     queue: str
@@ -98,14 +101,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unique: Unique | None = None
     limits: tuple[Limit, ...] = ()
     group: Group | None = None
+    depends_on: list[tuple[str, str]] = []
+    ties: Ties | None = None
     job: JobOptions | None = None
-
-    @property
-    def ties(self) -> Ties | None:
-        """What hangs on its jobs; None for nothing."""
-        if self.unique is None and self.group is None and not self.limits:
-            return None
-        return Ties(self.unique, self.limits, self.group)
 
 
 def apply_options(plan: Plan, checked: Mapping[str, Any]) -> Plan:
@@ -113,6 +111,8 @@ def apply_options(plan: Plan, checked: Mapping[str, Any]) -> Plan:
     if not checked:
         return plan
     new = msgspec.structs.replace(plan, **checked)
+    has_ties = new.unique is not None or new.group is not None or new.limits
+    new = msgspec.structs.replace(new, ties=Ties(new.unique, new.limits, new.group) if has_ties else None)
     if new.group is not None and new.priority:
         raise UsageError("group and priority: give one of them; groups take turns, whatever comes first in each")
     if new.timeout_ms is None and new.retry is None and new.result_ttl_ms is None and not (new.description or new.tags):
@@ -304,6 +304,15 @@ def _instant_ms(name: str, value: Any) -> int:
     return max(1, round(value.timestamp() * 1000))
 
 
+def _depends_on(value: Any) -> dict[str, Any]:
+    found = [value] if hasattr(value, "queue") and hasattr(value, "id") else value
+    if isinstance(found, str) or not isinstance(found, Sequence) or not all(hasattr(job, "queue") for job in found):
+        raise _wrong("depends_on", "a Job, or a list of them", value)
+    if len(found) > _PARENTS_MAX:
+        raise UsageError(f"depends_on: {len(found)} jobs; at most {_PARENTS_MAX}: a group in a flow takes more")
+    return {"depends_on": [(job.queue, job.id) for job in found]}
+
+
 def _unique(value: Any) -> dict[str, Any]:
     return {"unique": read_unique(value)}
 
@@ -338,4 +347,5 @@ _ENQUEUE_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "at": _at,
     "at_front": _at_front,
     "job_id": _job_id,
+    "depends_on": _depends_on,
 }

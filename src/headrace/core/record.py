@@ -87,7 +87,8 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the enqueueing call set, where it differs from the task's own declaration.
 
     `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `deadline_ms`: the Unix instant at which it is
-    stopped, and all that it enqueues; 0: none. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back.
+    stopped, and all that it enqueues; 0: none. `inputs`: how many results of other jobs it waits
+    for. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back.
     """
 
     timeout_ms: int | None = msgspec.field(default=None, name="t")
@@ -97,6 +98,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     tags: list[str] = msgspec.field(default_factory=list, name="g")
     ties: bytes | None = msgspec.field(default=None, name="x")
     deadline_ms: int = msgspec.field(default=0, name="e")
+    inputs: int = msgspec.field(default=0, name="i")
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):

@@ -30,7 +30,7 @@ PLACES = {
     State.SUCCEEDED: ("done",),
     State.CANCELLED: ("done",),
     State.EXPIRED: ("done",),
-    State.WAITING: ("parked",),
+    State.WAITING: ("parked", "waiting"),
 }
 _LISTS = frozenset({"ready", "suspects"})
 
@@ -48,6 +48,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     suspects: int
     running: int
     parked: int = 0
+    waiting: int = 0
     done: int
     dead: int
     records: int
@@ -64,7 +65,16 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def queued(self) -> int:
-        others = self.live - self.ready - self.priority - self.suspects - self.delayed - self.parked - self.running
+        others = (
+            self.live
+            - self.ready
+            - self.priority
+            - self.suspects
+            - self.delayed
+            - self.parked
+            - self.waiting
+            - self.running
+        )
         return self.ready + self.priority + self.suspects + max(others, 0)  # the others stand in their groups
 
     @property
@@ -188,6 +198,7 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         max_running=_optional_ms(reply[13]),
         max_length=_optional_ms(reply[14]),
         overflow=None if reply[15] is None else reply[15].decode(),
+        waiting=reply[16],
     )
 
 
@@ -211,7 +222,9 @@ def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", 
     those kept longest first. A list that moves meanwhile may show a job twice or pass one over.
     """
     order = list(dict.fromkeys(place for state in State if state in states for place in PLACES[state]))
-    order.sort(key=("held", "suspects", "priority", "ready", "group", "parked", "delayed", "dead", "done").index)
+    order.sort(
+        key=("held", "suspects", "priority", "ready", "group", "parked", "waiting", "delayed", "dead", "done").index
+    )
     place, _, offset = cursor.partition(":")
     if place in order:
         order = order[order.index(place) :]
@@ -222,6 +235,9 @@ def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", 
         while len(rows) < limit and scanned < MOST_SCANNED:
             if place == "held":
                 got, length, is_last = yield from _held_slice(queue, first)
+            elif place == "waiting":
+                got, first = yield from _waiting_slice(queue, first)
+                length, is_last = 0, first == 0
             elif place == "group":
                 got, length, is_last = yield from _group_slice(queue, first)
             else:
@@ -263,9 +279,22 @@ def _row(queue: QueueKeys, place: str, job_id: str, record: Record, score: bytes
         # A cancelled job's entry may linger among the ready ones; it is listed where it ended.
         return Row(queue.name, job_id, ended_state(record), record) if place in ("done", "dead") else None
     if place != "delayed":
-        return Row(queue.name, job_id, State.WAITING if place == "parked" else State.QUEUED, record)
+        return Row(queue.name, job_id, State.WAITING if place in ("parked", "waiting") else State.QUEUED, record)
     state = State.RETRYING if record.attempt else State.SCHEDULED
     return Row(queue.name, job_id, state, record, due_at_ms=int(float(score)))
+
+
+def _waiting_slice(queue: QueueKeys, cursor: int) -> Steps[tuple[list[Row], int]]:
+    """Some of the jobs that wait for others, and where to go on; 0 at the end."""
+    key = (queue.base + "waiting").encode()
+    after, items = yield command("HSCAN", key, cursor, "COUNT", JOBS_A_CALL, key=key, decode=list)
+    ids = [job_id for job_id, _ in text_pairs(items)]
+    if not ids:
+        return [], int(after)
+    records = yield command("HMGET", queue.jobs, *ids, key=queue.jobs, decode=list)
+    pairs = zip(ids, records, strict=True)
+    rows = [_row(queue, "waiting", job_id.decode(), decode(record), b"") for job_id, record in pairs if record]
+    return [row for row in rows if row is not None], int(after)
 
 
 def _group_slice(queue: QueueKeys, first: int) -> Steps[tuple[list[Row], int, bool]]:

@@ -74,13 +74,14 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     has_group: bool = False
     group: int = 0
     parked: bool = False
+    waiting: bool = False
 
     def places(self) -> dict[str, int]:
         """How often it stands in each place, where it does."""
         counts = {
             "ready": self.ready, "priority": int(self.rank is not None), "delayed": int(self.delayed),
             "suspects": self.suspects, "done": int(self.done), "dead": int(self.dead), "held": len(self.holders),
-            "group": self.group, "parked": int(self.parked),
+            "group": self.group, "parked": int(self.parked), "waiting": int(self.waiting),
         }  # fmt: skip
         return {name: count for name, count in counts.items() if count}
 
@@ -157,6 +158,8 @@ def home_of(seat: Seat) -> tuple[str, Arg] | None:
         return "delayed", ""
     if seat.parked and not is_ready:
         return "parked", ""
+    if seat.waiting and not is_ready:
+        return "waiting", ""
     if seat.has_group:
         return "group", ""
     return "priority" if seat.priority else "ready", ""
@@ -186,12 +189,13 @@ class Places(msgspec.Struct):
     grouped: set[str]
     parked: set[str]
     groups: Counter[str]
+    waiting: set[str]
 
     def ids(self) -> set[str]:
         return set().union(
             self.marks, self.ready, self.suspects, self.priority, self.delayed, self.done, self.dead,
             *self.held.values(), self.crashes, self.cancels, self.watched, self.progress, self.lingering,
-            self.ties, self.parked, self.groups,
+            self.ties, self.parked, self.groups, self.waiting,
         )  # fmt: skip
 
     def seat(self, job_id: str) -> Seat:
@@ -215,6 +219,7 @@ class Places(msgspec.Struct):
             has_group=job_id in self.grouped,
             group=self.groups[job_id],
             parked=job_id in self.parked,
+            waiting=job_id in self.waiting,
         )
 
 
@@ -291,7 +296,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         return None
     (
         ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering,
-        unique, ties, grouped, parked, lanes,
+        unique, ties, grouped, parked, lanes, waiting,
     ) = reply  # fmt: skip
     return Places(
         marks=dict(zip(_texts(ids), marks, strict=True)),
@@ -312,6 +317,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         grouped=set(_texts(grouped)),
         parked=set(_texts(parked)),
         groups=Counter(job_id for _, jobs in text_pairs(lanes) for job_id in _texts(jobs)),
+        waiting=set(_texts(waiting)),
     )
 
 
@@ -329,6 +335,7 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         found[name] = yield from _scan_members(getattr(queue, name))
     tied = yield from _scan_pairs("HSCAN", queue.ties)
     parked = yield from _scan_pairs("ZSCAN", _key(queue, "parked"))
+    waiting = yield from _scan_pairs("HSCAN", _key(queue, "waiting"))
     groups: Counter[str] = Counter()
     for group in (yield from _scan_pairs("ZSCAN", _key(queue, "groups"))):
         if group:
@@ -356,6 +363,7 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         grouped={job_id for job_id, packed in tied.items() if "g" in msgspec.msgpack.decode(packed)},
         parked=set(parked),
         groups=groups,
+        waiting=set(waiting),
     )
 
 
@@ -426,7 +434,7 @@ def _look(queue: QueueKeys, ids: list[str]) -> Steps[dict[str, tuple[Seat, bytes
 def _read_seat(row: list[Any]) -> Seat:
     (
         mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering, ties,
-        group, parked,
+        group, parked, waiting,
     ) = row  # fmt: skip
     state, priority = _read_mark(mark)
     return Seat(
@@ -448,6 +456,7 @@ def _read_seat(row: list[Any]) -> Seat:
         has_group=ties == b"g",
         group=group,
         parked=bool(parked),
+        waiting=bool(waiting),
     )
 
 

@@ -31,6 +31,7 @@ class NewJob(msgspec.Struct, frozen=True):
 
     `expires_in_ms` counts from the server's now, too; the record's own `expires_at_ms` must then be some Unix instant.
     `ties`: what hangs on it (`core.ties`); `on_conflict`: what to do when its unique key is taken.
+    `pass_over`: store nothing when the id is there already.
     """
 
     id: str
@@ -43,6 +44,7 @@ class NewJob(msgspec.Struct, frozen=True):
     expires_in_ms: int = 0
     ties: bytes = b""
     on_conflict: str = ""
+    pass_over: bool = False
 
 
 class Kind(enum.StrEnum):
@@ -74,32 +76,40 @@ class Settlement(msgspec.Struct, gc=False):
 
 
 class Claim(msgspec.Struct, gc=False):
-    """A job that a session now holds. `fence` strictly grows per queue; the jobs of one claim share it."""
+    """A job that a session now holds. `fence` strictly grows per queue; the jobs of one claim share it.
+
+    `inputs`: what other jobs sent to it (input number -> the sender's ended record), once they are fetched.
+    """
 
     queue: str
     id: str
     record: bytes
     fence: int
     is_suspect: bool = False
+    inputs: dict[int, bytes] | None = None
 
 
 class Claimed(msgspec.Struct):
     """`next_due_ms`: ms until the earliest delayed job, None when there is none. `more`: ask again at once.
 
-    `suspects_waiting`: some jobs must be claimed alone, and this call did not ask for them.
+    `suspects_waiting`: some jobs must be claimed alone, and this call did not ask for them. `with_inputs`: ids of those claimed
+    whose inputs must be fetched.
     """
 
     claims: list[Claim]
     next_due_ms: int | None = None
     more: bool = False
     suspects_waiting: bool = False
+    with_inputs: set[str] | None = None
 
 
 class Settled(msgspec.Struct):
-    """`lost`: ids that were no longer held by this session; nothing was written for them."""
+    """`lost`: ids that were no longer held by this session; nothing was written for them. `outboxes`: queues that have something
+    to deliver to other jobs."""
 
     lost: list[str]
     claimed: Claimed
+    outboxes: list[QueueKeys] | None = None
 
 
 class Renewed(msgspec.Struct):
@@ -124,10 +134,13 @@ class Tended(msgspec.Struct):
     trimmed: int
     failed: list[str]
     overdue_sessions: list[str]
+    has_letters: bool = False
+    is_half_done: bool = False
 
 
 class Look(msgspec.Struct):
-    """One job as it stands. `session`: who runs it. `progress`: msgpack [fraction, text, at_ms]. `limit`: what it waits for."""
+    """One job as it stands. `session`: who runs it. `progress`: msgpack [fraction, text, at_ms]. `limit`: what it
+    waits for. `missing`: how many other jobs it waits for."""
 
     record: bytes
     state: State
@@ -136,6 +149,7 @@ class Look(msgspec.Struct):
     crashes: int | None = None
     session: str | None = None
     limit: str = ""
+    missing: int = 0
 
 
 # -- reading replies
@@ -198,10 +212,18 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
     others: list[Arg] = []
     for job in jobs:
         special = job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id or job.expires_in_ms
-        if not (special or job.ties):
+        if not (special or job.ties or job.pass_over):
             plain += (job.id, job.record)
         else:
-            others += (job.id, job.record, job.priority, int(job.at_front), job.delay_ms, job.at_ms, int(job.check_id))
+            others += (
+                job.id,
+                job.record,
+                job.priority,
+                int(job.at_front),
+                job.delay_ms,
+                job.at_ms,
+                2 if job.pass_over else int(job.check_id),
+            )
             others += (job.expires_in_ms, job.ties, job.on_conflict)
     args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
     return Call(found, queue.block(found.keys), args, _read_taken)
@@ -323,6 +345,10 @@ def settle(
         reply: list[Any] = yield Call(found, _keys(found, part, session), args, _same)
         if reply[0]:
             total.lost += _texts(reply[0])
+        if len(reply) % 8 == 3:
+            *reply, outboxes, with_inputs = reply
+            total.outboxes = [*(total.outboxes or ()), *(part[number - 1] for number in outboxes)]
+            total.claimed.with_inputs = {*(total.claimed.with_inputs or ()), *_texts(with_inputs)}
         before = len(total.claimed.claims)
         _add_claims(total.claimed, part, reply)
         want -= len(total.claimed.claims) - before
@@ -451,8 +477,11 @@ def tend(queue: QueueKeys, *, sweep: bool, done_max: int = DONE_MAX, dead_max: i
 
 
 def _read_tended(reply: list[Any]) -> Tended:
-    now, promoted, sessions, jobs, trimmed, failed, overdue = reply
-    return Tended(int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue))
+    now, promoted, sessions, jobs, trimmed, failed, overdue, has_letters, is_half_done = reply
+    return Tended(
+        int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue),
+        bool(has_letters), bool(is_half_done),
+    )  # fmt: skip
 
 
 def beat(prefix: str, worker_id: str, info: bytes, taken: str = "") -> Call[str | None]:
@@ -544,13 +573,13 @@ def look(queue: QueueKeys, job_id: str) -> Steps[Look | None]:
     reply: list[Any] = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id], list)
     if not reply or reply[0] is None:
         return None
-    record, due, progress, crashes, sessions, limit, opens = reply
+    record, due, progress, crashes, sessions, limit, opens, missing = reply
     result = Look(record, State.QUEUED, _integer(due or opens), progress, _integer(crashes), limit=limit.decode())
     stored = decode(record)
     if stored.state != Stored.LIVE:
         result.state = State(Stored(stored.state).name.lower())
-    elif limit:
-        result.state = State.WAITING
+    elif limit or missing is not None:
+        result.state, result.missing = State.WAITING, _integer(missing) or 0
     elif result.due_ms is not None:
         result.state = State.RETRYING if stored.attempt else State.SCHEDULED
     elif sessions:

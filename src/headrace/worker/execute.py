@@ -33,7 +33,7 @@ from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn
 from headrace.events import Event, EventName
 from headrace.middleware import arun_inside, run_inside
 from headrace.task import Task
-from headrace.wire import decode_call, encode_result
+from headrace.wire import decode_call, encode_result, put_inputs
 from headrace.worker.joblog import JobLog
 from headrace.worker.runs import AnyRun, BatchRun, Member, Parts, Run
 
@@ -53,6 +53,34 @@ _EVENTS = {
     Kind.PARK: EventName.JOB_PARKED,
     Kind.RELEASE: EventName.JOB_RELEASED,
 }
+
+
+def with_results(claim: Claim, record: Record) -> tuple[msgspec.Raw, str]:
+    """The payload with the results of other jobs in it; and why, when that cannot be. The record stays as it is.
+
+    Of a job that gave no result, since it failed and this one runs all the same, None stands there.
+    """
+    found = claim.inputs or {}
+    problem = ""
+
+    def result(number: int) -> bytes:
+        nonlocal problem
+        sent = found.get(number)
+        if sent is None:
+            problem = problem or f"the result of another job, its input {number}, is no longer kept"
+            return NONE_RESULT
+        sender = decode_record(sent)
+        if sender.state != Stored.SUCCEEDED:
+            return NONE_RESULT
+        if sender.result is None:
+            problem = problem or f"the result of {sender.task} is not there: {sender.note or 'it was not kept'}"
+            return NONE_RESULT
+        return sender.result
+
+    try:
+        return msgspec.Raw(put_inputs(record.payload, result)), problem
+    except (ArgumentsMismatch, msgspec.MsgspecError, ValueError) as error:
+        return record.payload, f"the results of other jobs cannot be read: {error}"
 
 
 class Executor:
@@ -96,12 +124,17 @@ class Executor:
         task, least, most = known
         if record.reason is not None:
             return self._stopped(claim, record, task)
+        payload = record.payload
+        if record.options is not None and record.options.inputs:
+            payload, problem = with_results(claim, record)
+            if problem:
+                return self._settlement(claim, record, BadPayload(problem), None, 0, 0)
         try:
             # Positional arguments that need no conversion: most calls, and no call of ours.
-            body: Any = decode_any(record.payload) if most >= 0 else ()
+            body: Any = decode_any(payload) if most >= 0 else ()
             if len(body) == 1 and least <= len(body[0]) <= most:
                 return Run(claim, record, task, body[0], {}, self._reporter)
-            args, kwargs = decode_call(record.payload, task)
+            args, kwargs = decode_call(payload, task)
         except ArgumentsMismatch as error:
             # Code of another version enqueued it: it waits for a worker that it fits, as an unknown task does.
             return self._park(claim, record, f"{record.task} with these arguments ({error})")

@@ -11,11 +11,11 @@ import logging
 import select
 from collections.abc import Callable, Sequence
 
-from headrace.engine import ops
+from headrace.engine import flows, ops
 from headrace.engine.call import Steps
 from headrace.engine.clients import AsyncClient, SyncClient, backoff_s
 from headrace.engine.keys import QueueKeys
-from headrace.errors import ServerError, ServerUnreachable, SessionGone
+from headrace.errors import HeadraceError, ServerError, ServerUnreachable, SessionGone
 from headrace.worker.board import SlotRow
 
 logger = logging.getLogger("headrace.worker")
@@ -74,7 +74,9 @@ class Session:
             yield from self._adopt(outcomes)
         while len(outcomes) > MOST_OUTCOMES_A_CALL:
             first = outcomes[:MOST_OUTCOMES_A_CALL]
-            self._tell_lost((yield from ops.settle(self.queues, self.name, first, split=self._split)))
+            part = yield from ops.settle(self.queues, self.name, first, split=self._split)
+            self._tell_lost(part)
+            yield from self._deliver(part.outboxes or ())
             del outcomes[:MOST_OUTCOMES_A_CALL]
         queues = self._order() if self._order is not None else self.queues
         settled = yield from ops.settle(
@@ -83,7 +85,26 @@ class Session:
         self._failures = 0
         if settled.lost:
             self._tell_lost(settled)
+        if settled.outboxes or settled.claimed.with_inputs:
+            yield from self._pass_on(settled)
         return settled
+
+    def _pass_on(self, settled: ops.Settled) -> Steps[None]:
+        """Results go from job to job: to those of other queues, and to those just claimed."""
+        by_name = {queue.name: queue for queue in self.queues}
+        wanted = settled.claimed.with_inputs or set()
+        for claim in settled.claimed.claims:
+            if claim.id in wanted:
+                claim.inputs = yield from flows.inputs(by_name[claim.queue], claim.id)
+        yield from self._deliver(settled.outboxes or ())
+
+    def _deliver(self, queues: Sequence[QueueKeys]) -> Steps[None]:
+        """Empty these outboxes; what fails is left to those who tend the queue."""
+        for queue in queues:
+            try:
+                yield from flows.deliver(queue)
+            except HeadraceError as error:
+                logger.warning("the outbox of queue %s is left for later: %s", queue.name, error)
 
     def _tell_lost(self, settled: ops.Settled) -> None:
         for job_id in settled.lost:

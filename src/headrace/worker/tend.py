@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from headrace.engine import ops
+from headrace.engine import flows, ops
 from headrace.engine.keys import QueueKeys
 from headrace.errors import ServerError
 from headrace.worker.crew import Crew
@@ -75,4 +75,9 @@ class Tender:
             self._crew.say(f"queue {queue.name}: took over {count} job(s) of {lost} lost consumer(s)")
         for job_id in done.failed:
             self._crew.say(f"job {job_id} failed: its worker was lost three times")
+        if done.has_letters or done.is_half_done:
+            try:
+                await self._crew.run(flows.sweep(queue, done.server_ms))
+            except ServerError:
+                return False
         return done.promoted >= MOST_A_CALL

@@ -2,7 +2,7 @@
 -- admin_mend: give each of these jobs the one place it was judged to have, if nothing has changed since the look.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2..] for each: id, the seat it was judged by (its values joined by '|'),
---   home: held | suspects | ready | priority | delayed | group | parked | done | dead | none, and what the home needs:
+--   home: held | suspects | ready | priority | delayed | group | parked | waiting | done | dead | none, and what the home needs:
 --   held: the session; done and dead: how long to keep it (ms)
 -- returns how many were mended
 -- include: record
@@ -39,7 +39,7 @@ local function put(id, seat, home, need)
   end
   redis.call('SREM', q.lingering, id)
   local ties = ties_of(q, id)
-  if ties and home ~= 'parked' then take_out(q, id, ties) end
+  if ties and home ~= 'parked' and home ~= 'waiting' then take_out(q, id, ties) end
   if home == 'group' then put_back(q, {id}, {record}) end
   if ties and (not record or state_of(record) ~= LIVE) then untie(q, id, ties) end
   return record

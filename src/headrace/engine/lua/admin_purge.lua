@@ -7,6 +7,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: edges
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
@@ -16,7 +17,7 @@ if most > 0 then
   ids = redis.call('LPOP', q[place], most) or {}
 else
   for i = 4, #ARGV do
-    local ties = (place == 'parked' or place == 'group') and ties_of(q, ARGV[i])
+    local ties = (place == 'parked' or place == 'group' or place == 'waiting') and ties_of(q, ARGV[i])
     local found = ties and take_out(q, ARGV[i], ties) or q[place] and redis.call('ZREM', q[place], ARGV[i]) or 0
     if found > 0 then ids[#ids + 1] = ARGV[i] end
   end
@@ -25,9 +26,9 @@ if #ids == 0 then return {0, 0} end
 if place == 'ready' then redis.call('SREM', q.lingering, unpack(ids)) end
 -- An entry of a cancelled job may linger where live ones wait: its record belongs to `done`.
 local ends_here = place == 'done' or place == 'dead'
-local records, gone = redis.call('HMGET', q.jobs, unpack(ids)), {}
+local records, gone, records_of = redis.call('HMGET', q.jobs, unpack(ids)), {}, {}
 for i = 1, #ids do
-  if records[i] and (state_of(records[i]) ~= LIVE) == ends_here then gone[#gone + 1] = ids[i] end
+  if records[i] and (state_of(records[i]) ~= LIVE) == ends_here then gone[#gone + 1], records_of[ids[i]] = ids[i], records[i] end
 end
 if #gone == 0 then return {#ids, 0} end
 redis.call('HDEL', q.jobs, unpack(gone))
@@ -37,6 +38,10 @@ local tokens = redis.call('HMGET', q.watched, unpack(gone))
 for i = 1, #gone do
   if tokens[i] then tell(q, gone[i], tokens[i], '') end
   local ties = ties_of(q, gone[i])
-  if ties then untie(q, gone[i], ties) end
+  if ties then
+    untie(q, gone[i], ties, with_state(records_of[gone[i]], CANCELLED))
+    redis.call('DEL', key_of(q, 'inputs:' .. gone[i]))
+  end
 end
+follow(q)
 return {#ids, #gone}

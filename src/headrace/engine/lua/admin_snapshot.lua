@@ -3,7 +3,7 @@
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta unique stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] most entries of each key  [3] most bytes of records
 -- returns false when it is larger, else {ids, marks, ready, suspects, priority with scores, delayed, done, dead,
---   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}}
+--   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}, those that wait for others}
 -- include: record
 -- include: ties
 -- include: ending
@@ -42,5 +42,5 @@ return {
   redis.call('ZRANGE', q.priority, 0, -1, 'WITHSCORES'), all(q.delayed), all(q.done), all(q.dead), held,
   redis.call('HKEYS', q.crashes), redis.call('SMEMBERS', q.cancels), redis.call('HGETALL', q.watched),
   redis.call('HKEYS', q.progress), redis.call('SMEMBERS', q.lingering), redis.call('HGETALL', q.unique),
-  tied, grouped, all(key_of(q, 'parked')), lanes,
+  tied, grouped, all(key_of(q, 'parked')), lanes, redis.call('HKEYS', key_of(q, 'waiting')),
 }

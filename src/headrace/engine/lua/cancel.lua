@@ -7,6 +7,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: edges
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -34,4 +35,5 @@ if ties then found = take_out(q, id, ties) end
 if found == 0 then redis.call('SADD', q.lingering, id) end
 redis.call('HDEL', q.crashes, id)
 finish(q, id, with_state(record, CANCELLED), q.done, now() + DAY_MS, 'cancelled')
+follow(q)
 return 'cancelled'

@@ -5,6 +5,9 @@
 -- returns deleted | running | again
 -- include: record
 -- include: ties
+-- include: place
+-- include: ending
+-- include: edges
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -25,7 +28,9 @@ end
 local ties = ties_of(q, id)
 if ties then
   take_out(q, id, ties)
-  untie(q, id, ties)
+  untie(q, id, ties, state_of(record) == LIVE and with_state(record, CANCELLED))
+  follow(q)
+  redis.call('DEL', key_of(q, 'inputs:' .. id))
 end
 for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZREM', key, id) end
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end

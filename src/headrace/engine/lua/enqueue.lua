@@ -2,7 +2,7 @@
 -- enqueue: store new jobs and put each in its place; all of them or none.
 -- keys: jobs ready priority delayed meta producers wake stats lingering
 -- ARGV[1] layout  [2] producer  [3] number of this call  [4] count of plain jobs, then id, record of each;
---   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1), expires in ms (0: as the record says),
+--   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1; 2: passed over if it is there), expires in ms (0: as the record says),
 --   ties ('' for none: see include/ties.lua), what to do when its unique key is taken: existing | raise | replace | debounce
 -- returns {} or {'same', id, id of the job that is there, …}; or, and then nothing is written, {'taken', ids…} | {'held', id of the holder, …}
 local q = queue_at(1)
@@ -21,10 +21,11 @@ local others = 5 + 2 * plain
 local count = plain + (#ARGV - others + 1) / EACH
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local taken, seen, ties, has_ties = {'taken'}, {}, {}, false
+local taken, seen, passed, ties, has_ties = {'taken'}, {}, {}, {}, false
 for at = others, #ARGV, EACH do
   local id = ARGV[at]
   if ARGV[at + 6] == '1' and (seen[id] or redis.call('HEXISTS', q.jobs, id) == 1) then taken[#taken + 1] = id end
+  if ARGV[at + 6] == '2' and redis.call('HEXISTS', q.jobs, id) == 1 then passed[at], count = true, count - 1 end
   seen[id] = true
   if ARGV[at + 8] ~= '' then ties[at], has_ties = cmsgpack.unpack(ARGV[at + 8]), true end
 end
@@ -45,8 +46,9 @@ local function rare()
   -- include: ties
   -- include: place
   -- include: ending
+  -- include: edges
   -- include: unique
-  local it = {bind = bind, key_of = key_of, take_part = take_part}
+  local it = {bind = bind, key_of = key_of, take_part = take_part, follow = follow}
   rare_ones = it
   for _, name in ipairs({'ties', 'watched', 'progress', 'cancels', 'done', 'dead', 'suspects', 'crashes'}) do q[name] = key_of(q, name) end
 
@@ -54,7 +56,7 @@ local function rare()
   function it.owners()
     local owners, held, mine = {}, {'held'}, {}
     for at = others, #ARGV, EACH do
-      local key = ties[at] and ties[at].u
+      local key = ties[at] and not passed[at] and ties[at].u
       if key then
         local owner = mine[key] or owner_of(q, key, now_ms)
         owners[at], mine[key] = owner, owner or ARGV[at]
@@ -127,6 +129,12 @@ local function store(at)
   if tie then
     redis.call('HSET', q.ties, id, ARGV[at + 8])
     if tie.u then rare().bind(q, id, tie, now_ms) end
+    if tie.p then
+      redis.call('HSET', rare().key_of(q, 'waiting'), id, tie.p)
+      if tie.x then redis.call('ZADD', rare().key_of(q, 'timeouts'), now_ms + tie.x, id) end
+      if tie.o then redis.call('ZADD', rare().key_of(q, 'linking'), now_ms, id) end
+      return
+    end
   end
   if delay > 0 then due = now_ms + delay end
   if due > now_ms then
@@ -151,11 +159,12 @@ for at = others, #ARGV, EACH do
   if owners[at] then
     if owners[at] ~= ARGV[at] then same[#same + 1], same[#same + 2] = ARGV[at], owners[at] end
     if ARGV[at + 9] == 'replace' or ARGV[at + 9] == 'debounce' then rare().take_over(at, owners[at]) end
-  else
+  elseif not passed[at] then
     store(at)
   end
 end
 if #same > 0 then table.insert(same, 1, 'same') end
+if rare_ones then rare_ones.follow(q) end -- of those that were dropped
 -- The call's number, when (seconds), and what was answered.
 redis.call('HSET', q.producers, ARGV[2], ARGV[3] .. ' ' .. time[1] .. (#same > 0 and ' ' .. table.concat(same, ' ') or ''))
 redis.call('HINCRBY', q.stats, 'enqueued', count - math.max(#same - 1, 0) / 2)

@@ -9,6 +9,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: edges
 -- include: release
 local q = queue_at(1)
 local now_ms = now()
@@ -43,6 +44,7 @@ for i = 1, #ids do
   end
 end
 put_front(q, back, back_records)
+follow(q)
 redis.call('DEL', q.held)
 redis.call('ZREM', q.sessions, ARGV[2])
 if #ids > 0 then ring(q) end

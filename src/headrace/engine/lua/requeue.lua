@@ -24,7 +24,14 @@ redis.call('ZREM', q.dead, id)
 redis.call('HDEL', q.crashes, id)
 redis.call('HSET', q.jobs, id, ARGV[4])
 if ties then redis.call('HSET', q.ties, id, ARGV[5]) end
-put_back(q, {id}, {ARGV[4]})
+local missing = ties and ties.p and ties.p - redis.call('HLEN', key_of(q, 'inputs:' .. id)) or 0
+if ties and ties.p then redis.call('PERSIST', key_of(q, 'inputs:' .. id)) end
+if missing > 0 then
+  redis.call('HSET', key_of(q, 'waiting'), id, missing)
+  if ties.x then redis.call('ZADD', key_of(q, 'timeouts'), now() + ties.x, id) end
+else
+  put_back(q, {id}, {ARGV[4]})
+end
 redis.call('HINCRBY', q.stats, 'requeued', 1)
 ring(q)
 return 1

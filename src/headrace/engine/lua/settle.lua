@@ -5,7 +5,8 @@
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
 -- returns {ids no longer ours (nothing was written for them) or 0, then for each queue that was asked:
---   its number, fence, ms until its next due job or -1, more (0/1), suspects waiting (0/1), is suspect (0/1), ids, records}
+--   its number, fence, ms until its next due job or -1, more (0/1), suspects waiting (0/1), is suspect (0/1), ids, records;
+--   and, if there are any, the numbers of queues with something in their outbox, and the claimed ids that have inputs}
 local LAYOUT, session, want = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
@@ -26,7 +27,7 @@ local function rare()
   -- include: ties
   -- include: place
   -- include: ending
-  local it = {LEVEL = LEVEL, promote = promote, tell = tell, with_result = with_result, all_ties = all_ties, untie = untie}
+  local it = {LEVEL = LEVEL, promote = promote, tell = tell, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
@@ -43,7 +44,9 @@ local function rare()
     return false
   end
 
+  -- include: edges
   -- include: limits
+  it.follow, it.with_inputs = follow, with_inputs
   it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
   -- How many more jobs of the queue may run.
   function it.room(q, most)
@@ -138,7 +141,12 @@ local function tell_all(q, ours, ids, is_dropped)
   end
   local ties = rare().all_ties(q, ids)
   for i = 1, ties and #ids or 0 do
-    if ties[i] then rare().untie(q, ids[i], ties[i]) end
+    if ties[i] then
+      local record = ARGV[ours[i] + 2]
+      local old = is_dropped and redis.call('HGET', q.jobs, ids[i])
+      if old and string.byte(record, 1) ~= 0x9f then record = rare().with_result(old, record) end
+      rare().untie(q, ids[i], ties[i], record)
+    end
   end
 end
 
@@ -171,6 +179,7 @@ while at <= #ARGV do
   local q, count = queues[tonumber(ARGV[at])], tonumber(ARGV[at + 3])
   local ours, ids = take_ours(q, at + 4, count)
   if #ids > 0 then settle_group(q, ARGV[at + 1], ARGV[at + 2] == '1', ours, ids) end
+  if rare_ones then rare_ones.follow(q) end
   if metas[tonumber(ARGV[at])][4] then redis.call('ZADD', q.wake, 0, '1') end
   at = at + 4 + 3 * count
 end
@@ -180,11 +189,21 @@ local take_suspects = ARGV[4] == '1'
 for n = 1, #queues do
   if want <= 0 then break end
   local ids, records, fence, due, more, waiting, is_suspect = claim_from(queues[n], metas[n], want, take_suspects)
+  if rare_ones then rare_ones.follow(queues[n]) end -- a job that expired as it was claimed has ended, too
   local last = #reply
   reply[last + 1], reply[last + 2], reply[last + 3], reply[last + 4] = n, fence, due, more
   reply[last + 5], reply[last + 6], reply[last + 7], reply[last + 8] = waiting, is_suspect, ids, records
   if is_suspect == 1 then break end
   want = want - #ids
   if #ids > 0 then take_suspects = false end
+end
+if rare_ones then
+  local outboxes = {}
+  for n = 1, #queues do
+    if redis.call('EXISTS', rare_ones.key_of(queues[n], 'outbox')) == 1 then outboxes[#outboxes + 1] = n end
+  end
+  if #outboxes + #rare_ones.with_inputs > 0 then
+    reply[#reply + 1], reply[#reply + 2] = outboxes, rare_ones.with_inputs
+  end
 end
 return reply

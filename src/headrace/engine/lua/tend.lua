@@ -2,11 +2,13 @@
 -- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties
 -- ARGV[1] layout  [2] sweep (0/1)  [3] most succeeded jobs kept  [4] most failed jobs kept
--- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease}
+-- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease,
+--   outbox has something (0/1), flows or links may be half done (0/1)}
 -- include: record
 -- include: ties
 -- include: place
 -- include: ending
+-- include: edges
 -- include: release
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -70,6 +72,20 @@ else redis.call('HDEL', q.meta, 'trim_at') end
 
 -- What is kept for ties and says nothing any more. Bounded, as above.
 local function trim_ties()
+
+-- Jobs that have waited long enough for what would come from outside.
+local function end_waiting()
+  local timeouts = key_of(q, 'timeouts')
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', timeouts, '-inf', now_ms, 'LIMIT', 0, 64)) do
+    redis.call('ZREM', timeouts, id)
+    local record = redis.call('HGET', q.jobs, id)
+    if record and state_of(record) == LIVE and redis.call('HDEL', key_of(q, 'waiting'), id) == 1 then
+      finish(q, id, with_reason(with_state(record, FAILED), 'nothing came in time'), q.dead, now_ms + 30 * DAY_MS, 'failed')
+    end
+  end
+end
+if redis.call('EXISTS', key_of(q, 'waiting')) == 1 then end_waiting() end
+follow(q)
   local throttled, rates, groups = key_of(q, 'throttled'), key_of(q, 'rates'), key_of(q, 'groups')
   if redis.call('EXISTS', throttled, rates, groups, key_of(q, 'holds')) == 0 then return end
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', throttled, '-inf', now_ms, 'LIMIT', 0, 256)) do
@@ -87,5 +103,22 @@ local function trim_ties()
 end
 trim_ties()
 
+-- Jobs that have waited long enough for what would come from outside.
+local function end_waiting()
+  local timeouts = key_of(q, 'timeouts')
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', timeouts, '-inf', now_ms, 'LIMIT', 0, 64)) do
+    redis.call('ZREM', timeouts, id)
+    local record = redis.call('HGET', q.jobs, id)
+    if record and state_of(record) == LIVE and redis.call('HDEL', key_of(q, 'waiting'), id) == 1 then
+      finish(q, id, with_reason(with_state(record, FAILED), 'nothing came in time'), q.dead, now_ms + 30 * DAY_MS, 'failed')
+    end
+  end
+end
+if redis.call('EXISTS', key_of(q, 'waiting')) == 1 then end_waiting() end
+follow(q)
+
 if promoted > 0 or #jobs > 0 then ring(q) end
-return {now_ms, promoted, swept, jobs, trimmed, failed, overdue}
+return {
+  now_ms, promoted, swept, jobs, trimmed, failed, overdue, redis.call('EXISTS', key_of(q, 'outbox')),
+  redis.call('EXISTS', key_of(q, 'linking'), key_of(q, 'incomplete')),
+}

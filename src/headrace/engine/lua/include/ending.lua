@@ -21,7 +21,7 @@ local function finish(q, id, record, keep_in, keep_until, counter)
   local tokens = redis.call('HGET', q.watched, id)
   if tokens then tell(q, id, tokens, record) end
   local ties = ties_of(q, id)
-  if ties then untie(q, id, ties) end
+  if ties then untie(q, id, ties, record) end
 end
 
 local function is_cancel_asked(q, id) return redis.call('SISMEMBER', q.cancels, id) == 1 end

@@ -1,6 +1,7 @@
 -- What hangs on a job beside its record. `ties` has an entry for each live job that has any, a msgpack map:
 --   g group, w its weight   u unique key, s freed as the job starts, m kept for so long (ms)
 --   l limits, each {n name, t its template, c most running, r jobs per p ms, b burst, k cost}
+--   p inputs it waits for, d ms to wait when it has them, i it reads inputs, e edges to those that wait for it, o those it waits for: include/edges.lua   x ms it waits at most
 -- The keys that only such jobs need are named after the queue's own, so they share its slot:
 --   group:G list, groups zset (turns)   parked:L zset, parked zset (all of them), slots:L set, gates zset (L -> when to look again), rates hash
 --   (L -> when its bucket is empty), holds zset (L -> shut until), limits hash (L -> what was set for it)
@@ -65,9 +66,22 @@ local function loosen_all(q, ids, is_unstarted)
   end
 end
 
--- A job has ended, or is taken out: nothing of it stays.
-local function untie(q, id, ties)
+local ended_jobs = {} -- whose edges are still to be followed: see include/edges.lua
+
+-- A job has ended, or is taken out (`record` nil): nothing of it stays but, for a while, the inputs of one that may come back.
+local function untie(q, id, ties, record)
   loosen(q, id, ties)
+  if ties.e and record then ended_jobs[#ended_jobs + 1] = {id, ties, record} end
+  if ties.p then
+    redis.call('HDEL', key_of(q, 'waiting'), id)
+    redis.call('ZREM', key_of(q, 'timeouts'), id)
+    redis.call('ZREM', key_of(q, 'linking'), id)
+    if record and state_of(record) ~= 6 then
+      redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), state_of(record) == FAILED and 30 * DAY_MS or DAY_MS)
+    else
+      redis.call('DEL', key_of(q, 'inputs:' .. id))
+    end
+  end
   if ties.u and not ties.m and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
   redis.call('HDEL', q.ties, id)
 end
@@ -81,5 +95,6 @@ local function take_out(q, id, ties)
     if redis.call('EXISTS', lane) == 0 then redis.call('ZREM', key_of(q, 'groups'), ties.g) end
   end
   for _, limit in ipairs(ties.l or {}) do found = found + unpark(q, limit.n, id) end
+  if ties.p then found = found + redis.call('HDEL', key_of(q, 'waiting'), id) end
   return found
 end

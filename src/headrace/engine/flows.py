@@ -1,0 +1,273 @@
+"""What flows ask of the server, as pure functions like those of `ops`: edges, what an outbox delivers, graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.engine import ops
+from headrace.engine.call import Arg, Call, Steps, command, script
+from headrace.engine.keys import QueueKeys, queue_keys
+from headrace.engine.ops import LAYOUT_ARG
+from headrace.errors import DependencyError
+
+MOST_ARRIVALS = 100
+LETTERS_A_LOOK = 32
+INPUTS_A_LOOK = 500
+LINK_AGAIN_AFTER_MS = 10_000
+ABANDONED_AFTER_MS = 60_000
+
+
+def _key(queue: QueueKeys, name: str) -> bytes:
+    return (queue.base + name).encode()
+
+
+def _raw(reply: Any) -> Any:
+    return reply
+
+
+class Letter(msgspec.Struct, frozen=True, array_like=True):
+    """What an outbox holds for one edge. `count`: 0 for one child, else so many, whose ids begin with `child`."""
+
+    queue: str
+    child: str
+    count: int
+    number: int
+    when: str
+    state: int
+    parent: str
+    wants: int
+
+
+def arrive(
+    queue: QueueKeys,
+    child: str,
+    number: int,
+    when: str,
+    state: int,
+    parent: str,
+    record: bytes,
+    first: int = -1,
+    count: int = 1,
+) -> Call[bool]:
+    """An input comes to a job of this queue, or to `count` of them from `first` on; True: its own outbox has something then."""
+    found = script("arrive")
+    args: list[Arg] = [LAYOUT_ARG, child, "" if first < 0 else first, count, number, when, state, parent, record]
+    return Call(found, queue.block(found.keys), args, bool)
+
+
+def deliver(queue: QueueKeys) -> Steps[int]:
+    """Bring what is in a queue's outbox to where it belongs. Any number may do so at once. Returns how many letters."""
+    delivered = 0
+    todo = [queue]
+    while todo:
+        source = todo.pop()
+        key = _key(source, "outbox")
+        while True:
+            letters: list[bytes] = yield command("LRANGE", key, 0, LETTERS_A_LOOK - 1, key=key, decode=list)
+            for data in letters:
+                target = yield from _deliver_one(source, data)
+                if target is not None and target not in todo:
+                    todo.append(target)
+                yield command("LREM", key, 1, data, key=key, decode=int)
+                delivered += 1
+            if not letters:
+                break
+    return delivered
+
+
+def _deliver_one(source: QueueKeys, data: bytes) -> Steps[QueueKeys | None]:
+    """Returns the queue when its own outbox has something now."""
+    length = int.from_bytes(data[:4], "big")
+    letter = msgspec.msgpack.decode(data[4 : 4 + length], type=Letter)
+    record = data[4 + length :] if letter.wants else b""
+    target = queue_keys(letter.queue, source.prefix) if letter.queue else source
+    is_more = False
+    for first in range(0, max(letter.count, 1), MOST_ARRIVALS):
+        count = min(MOST_ARRIVALS, max(letter.count, 1) - first)
+        start = first if letter.count else -1
+        more = yield arrive(
+            target, letter.child, letter.number, letter.when, letter.state, letter.parent, record, start, count
+        )
+        is_more = is_more or more
+    return target if is_more and target is not source else None
+
+
+def inputs(queue: QueueKeys, job_id: str) -> Steps[dict[int, bytes]]:
+    """What others sent to a job: input number -> the ended record of the sender."""
+    key = _key(queue, f"inputs:{job_id}")
+    found: dict[int, bytes] = {}
+    cursor = b"0"
+    while True:
+        cursor, items = yield command("HSCAN", key, cursor, "COUNT", INPUTS_A_LOOK, key=key, decode=list)
+        pairs = items.items() if isinstance(items, dict) else zip(items[::2], items[1::2], strict=True)
+        found.update((int(number), record) for number, record in pairs)
+        if int(cursor) == 0:
+            return found
+
+
+def link(parent: QueueKeys, parent_id: str, child: QueueKeys, child_id: str, number: int, when: str) -> Call[int]:
+    """The parent's end reaches the child: 1 linked, 0 it has ended (deliver its outbox), -1 there is no such job."""
+    found = script("link")
+    to = "" if child.name == parent.name else child.name
+    return Call(found, parent.block(found.keys), [LAYOUT_ARG, parent_id, to, child_id, number, when], int)
+
+
+def link_all(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str, str]]) -> Steps[str]:
+    """Link a job to those it waits for: (queue, id, when) each. Returns the id of one that is not there, or "".
+
+    May be done again: an edge is noted once, and an input comes once.
+    """
+    missing = ""
+    for number, (name, parent_id, when) in enumerate(parents):
+        keys = queue_keys(name, child.prefix)
+        answer: int = yield link(keys, parent_id, child, child_id, number, when)
+        if answer == 0:
+            yield from deliver(keys)
+        elif answer < 0:
+            missing = missing or parent_id
+    key = _key(child, "linking")
+    if not missing:
+        yield command("ZREM", key, child_id, key=key, decode=int)
+    return missing
+
+
+def dependent_ties(packed: bytes, parents: Sequence[tuple[str, str]], delay_ms: int) -> bytes:
+    """The ties of a job that waits for these: (queue, id) each."""
+    ties: dict[str, Any] = msgspec.msgpack.decode(packed) if packed else {}
+    ties |= {"p": len(parents), "o": [(queue, job_id, "s") for queue, job_id in parents]}
+    if delay_ms:
+        ties["d"] = delay_ms
+    return msgspec.msgpack.encode(ties)
+
+
+def see_parents(prefix: str, parents: Sequence[tuple[str, str]]) -> Steps[None]:
+    """See that the jobs to wait for are there.
+
+    Raises:
+        DependencyError: naming the first that is not.
+    """
+    for name, job_id in parents:
+        key = queue_keys(name, prefix).jobs
+        if not (yield command("HEXISTS", key, job_id, key=key, decode=bool)):
+            raise DependencyError(
+                f"depends_on: no job {job_id} in queue {name!r}: it never was, or is no longer kept", job_id
+            )
+
+
+def link_new(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str]]) -> Steps[None]:
+    """Link a job that was just stored; one whose parent has gone meanwhile is cancelled.
+
+    Raises:
+        DependencyError
+    """
+    missing = yield from link_all(child, child_id, [(queue, job_id, "s") for queue, job_id in parents])
+    if missing:
+        yield from _give_up(child, child_id)
+        raise DependencyError(f"depends_on: job {missing} is no longer kept", missing)
+
+
+def put_flow(home: QueueKeys, flow_id: str, graph: bytes, *, is_whole: bool) -> Call[None]:
+    """Note a flow; then, when all its jobs are stored, that it is whole."""
+    found = script("flow_put")
+    return Call(found, home.block(found.keys), [LAYOUT_ARG, flow_id, graph, int(is_whole)], lambda _: None)
+
+
+def read_graph(home: QueueKeys, flow_id: str) -> Call[bytes | None]:
+    key = _key(home, "graphs")
+    return command("HGET", key, flow_id, key=key, decode=_raw)
+
+
+def flow_ids(home: QueueKeys, first: int, last: int) -> Call[list[str]]:
+    """The ids of flows that a queue is home to, the newest first."""
+    key = _key(home, "flows")
+    return command("ZREVRANGE", key, first, last, key=key, decode=lambda reply: [item.decode() for item in reply])
+
+
+def half_done(queue: QueueKeys, name: str, older_ms: int, server_ms: int) -> Call[list[str]]:
+    """Ids in `linking` or `incomplete` that have been there for longer."""
+    key = _key(queue, name)
+    return command(
+        "ZRANGEBYSCORE", key, "-inf", server_ms - older_ms, "LIMIT", 0, 16, key=key,
+        decode=lambda reply: [item.decode() for item in reply],
+    )  # fmt: skip
+
+
+def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
+    """Do what others began and did not end: letters, links, flows whose producer died before all was stored.
+
+    A flow of which the first jobs are missing a minute later is given up: those that wait are cancelled.
+    """
+    yield from deliver(queue)
+    for job_id in (yield half_done(queue, "linking", LINK_AGAIN_AFTER_MS, server_ms)):
+        missing = yield from _link_again(queue, job_id)
+        if missing:
+            yield from _give_up(queue, job_id)
+    for flow_id in (yield half_done(queue, "incomplete", ABANDONED_AFTER_MS, server_ms)):
+        graph: bytes | None = yield read_graph(queue, flow_id)
+        for keys, job_id in jobs_of(flow_id, graph, queue.prefix):
+            yield from _give_up(keys, job_id)
+        yield forget(queue, "incomplete", flow_id)
+
+
+def _link_again(queue: QueueKeys, job_id: str) -> Steps[str]:
+    key = queue.ties
+    packed: bytes | None = yield command("HGET", key, job_id, key=key, decode=_raw)
+    if packed is None:
+        yield forget(queue, "linking", job_id)
+        return ""
+    parents = [tuple(parent) for parent in msgspec.msgpack.decode(packed).get("o", [])]
+    return (yield from link_all(queue, job_id, parents))
+
+
+def _give_up(queue: QueueKeys, job_id: str) -> Steps[None]:
+    """End a job that waits for what will never come."""
+    key = _key(queue, "waiting")
+    if (yield command("HEXISTS", key, job_id, key=key, decode=bool)):
+        yield from ops.cancel(queue, job_id)
+
+
+def jobs_of(flow_id: str, graph: bytes | None, prefix: str) -> Iterable[tuple[QueueKeys, str]]:
+    """Each job of a flow: its queue and its id."""
+    for number, node in enumerate(decode_graph(graph).nodes if graph else ()):
+        keys = queue_keys(node.queue, prefix)
+        for job_id in node.ids(flow_id, number):
+            yield keys, job_id
+
+
+class GraphNode(msgspec.Struct, frozen=True, array_like=True):
+    """One step of a flow. `count`: 0 for one job, else that many. `after`: (number of a node, when) each."""
+
+    task: str
+    queue: str
+    count: int
+    after: list[tuple[int, str]]
+
+    def ids(self, flow_id: str, number: int) -> list[str]:
+        if not self.count:
+            return [f"{flow_id}.{number}"]
+        return [f"{flow_id}.{number}.{i}" for i in range(self.count)]
+
+
+class Graph(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a flow beside its jobs."""
+
+    name: str
+    created_at_ms: int
+    nodes: list[GraphNode]
+
+
+encode_graph = msgspec.msgpack.Encoder().encode
+decode_graph = msgspec.msgpack.Decoder(Graph).decode
+
+
+def forget(queue: QueueKeys, name: str, item: str) -> Call[int]:
+    key = _key(queue, name)
+    return command("ZREM", key, item, key=key, decode=int)
+
+
+def states_of(records: Iterable[bytes | None]) -> list[int]:
+    """The state byte of each record; 0 where there is none."""
+    return [record[2] if record else 0 for record in records]

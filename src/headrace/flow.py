@@ -1,0 +1,449 @@
+"""What a flow becomes: its jobs with their edges, the graph that is kept beside them, and the handle of what runs.
+
+Job ids tell the place: `FLOW.2` is the job of step 2, `FLOW.3.17` member 17 of the group that is step 3.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from headrace import wire
+from headrace.chain import Flow, Node
+from headrace.core.options import Durability
+from headrace.core.record import ENDED_STATES, LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
+from headrace.engine import flows, ops
+from headrace.engine.call import Steps, command
+from headrace.engine.clients import AsyncClient, SyncClient
+from headrace.engine.flows import Graph, GraphNode
+from headrace.engine.keys import QueueKeys, check_queue_name, queue_keys
+from headrace.errors import JobNotFound, UsageError
+from headrace.job import Job, JobCall
+
+R_co = TypeVar("R_co", covariant=True)
+RECORDS_A_LOOK = 500
+JobParts = list[tuple[str, Durability, list[ops.NewJob]]]
+
+
+class App(Protocol):
+    """What flows need of the app."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def client(self) -> SyncClient: ...
+
+    @property
+    def aclient(self) -> AsyncClient: ...
+
+    @property
+    def default_queue(self) -> str: ...
+
+    def new_job(self, call: JobCall[Any]) -> tuple[ops.NewJob, Job[Any]]: ...
+
+    def job(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
+
+    async def ajob(self, job_id: str, queue: str | None = None) -> Job[Any]: ...
+
+    def result_type(self, task: str) -> Any: ...
+
+
+class Plan(msgspec.Struct):
+    """A flow, ready to be stored: `waiting` first, then `roots`, which can run at once."""
+
+    id: str
+    home: str
+    graph: bytes
+    waiting: JobParts
+    roots: JobParts
+    last: Job[Any]
+
+
+def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iterator[list[ops.NewJob]]]) -> Plan:
+    """Give each job of a flow its id, its edges and its place.
+
+    Raises:
+        UsageError: it has no step; a job has an option that a flow cannot keep; a group spans queues.
+    """
+    if not flow.nodes:
+        raise UsageError("the flow has no step: add one")
+    flow_id = new_job_id()
+    bases = _input_numbers(flow.nodes)
+    edges = _edges(flow.nodes, flow_id, bases)
+    waiting: dict[tuple[str, Durability], list[ops.NewJob]] = {}
+    roots: dict[tuple[str, Durability], list[ops.NewJob]] = {}
+    last: Job[Any] | None = None
+    for node in flow.nodes:
+        awaited = sum(max(parent.size, 1) if parent.is_group else 1 for parent, _ in node.after) + bool(node.signal)
+        for index, call in enumerate(node.calls):
+            job_id = f"{flow_id}.{node.number}.{index}" if node.is_group else f"{flow_id}.{node.number}"
+            new, last = _new_job(app, call, job_id, node, awaited, bases[node], edges(node, index))
+            (waiting if awaited else roots).setdefault((call.plan.queue, call.plan.durability), []).append(new)
+    assert last is not None
+    nodes = [
+        GraphNode(
+            node.calls[0].task if not node.signal else f"signal {node.signal}", _queue_of(node), node.size if node.is_group else 0,
+            [(parent.number, when) for parent, when in node.after],
+        )
+        for node in flow.nodes
+    ]  # fmt: skip
+    graph = flows.encode_graph(Graph(flow.name, time.time_ns() // 1_000_000, nodes))
+    parts = [[(*key, part) for key, news in jobs.items() for part in chunks(news)] for jobs in (waiting, roots)]
+    return Plan(flow_id, _queue_of(flow.nodes[0]), graph, parts[0], parts[1], last)
+
+
+def _queue_of(node: Node[Any]) -> str:
+    queues = {call.plan.queue for call in node.calls}
+    if len(queues) > 1:
+        raise UsageError(
+            f"a group's calls go to one queue; {node!r} has {', '.join(sorted(queues))}: make it several groups"
+        )
+    return str(queues.pop())
+
+
+def _input_numbers(nodes: Sequence[Node[Any]]) -> dict[Node[Any], dict[Node[Any], tuple[int, int]]]:
+    """For each step, and each step before it: the number of its first input from there, and how many (0: a single one)."""
+    found: dict[Node[Any], dict[Node[Any], tuple[int, int]]] = {}
+    for node in nodes:
+        first = int(bool(node.signal))
+        found[node] = {}
+        for parent, _ in node.after:
+            found[node][parent] = (first, parent.size if parent.is_group else 0)
+            first += parent.size if parent.is_group else 1
+    return found
+
+
+def _edges(
+    nodes: Sequence[Node[Any]], flow_id: str, bases: dict[Node[Any], dict[Node[Any], tuple[int, int]]]
+) -> Callable[[Node[Any], int], list[dict[str, Any]]]:
+    """A function that gives the edges that leave one job: those of a step, and its index in it."""
+    children: dict[Node[Any], list[tuple[Node[Any], str]]] = {node: [] for node in nodes}
+    for node in nodes:
+        for parent, when in node.after:
+            children[parent].append((node, when))
+
+    def of(node: Node[Any], index: int) -> list[dict[str, Any]]:
+        found = []
+        for child, when in children[node]:
+            to = _queue_of(child)
+            edge: dict[str, Any] = {
+                "q": "" if to == _queue_of(node) else to,
+                "c": f"{flow_id}.{child.number}." if child.is_group else f"{flow_id}.{child.number}",
+                "n": bases[child][node][0] + index,
+                "w": when,
+            }
+            if child.is_group:
+                edge["k"] = child.size
+            if any(call.template is not None for call in child.calls):
+                edge["r"] = True
+            found.append(edge)
+        return found
+
+    return of
+
+
+def _new_job(
+    app: App,
+    call: JobCall[Any],
+    job_id: str,
+    node: Node[Any],
+    awaited: int,
+    base: dict[Node[Any], tuple[int, int]],
+    edges: list[dict[str, Any]],
+) -> tuple[ops.NewJob, Job[Any]]:
+    plan = call.plan
+    if plan.job_id is not None or plan.unique is not None or plan.depends_on:
+        raise UsageError(f"{call.task}: a job of a flow has no job_id, unique or depends_on of its own")
+    if awaited and (plan.at_ms or plan.at_front):
+        raise UsageError(
+            f"{call.task}: at and at_front are not for a job that waits for others; delay counts from when it may run"
+        )
+    ties: dict[str, Any] = msgspec.msgpack.decode(call.ties) if call.ties else {}
+    if awaited:
+        ties["p"] = awaited
+        if plan.delay_ms:
+            ties["d"] = plan.delay_ms
+        if node.timeout_ms:
+            ties["x"] = node.timeout_ms
+    if call.template is not None:
+        ties["i"] = True
+    if edges:
+        ties["e"] = edges
+
+    def number_of(source: Any) -> tuple[int, int]:
+        if node.signal:
+            return 0, 0
+        return base[source] if source is not None else next(iter(base.values()))
+
+    packed = msgspec.msgpack.encode(ties) if ties else b""
+    payload = call.packed(number_of)
+    if awaited and plan.delay_ms:
+        plan = msgspec.structs.replace(plan, delay_ms=0)
+    plan = msgspec.structs.replace(plan, job_id=job_id)
+    ready = msgspec.structs.replace(call, payload=payload, ties=packed, plan=plan, template=None)
+    new, job = app.new_job(ready)
+    if call.template is not None:
+        record = msgspec.msgpack.decode(new.record, type=Record)
+        options = msgspec.structs.replace(record.options or JobOptions(), inputs=awaited)
+        new = msgspec.structs.replace(new, record=encode(msgspec.structs.replace(record, options=options)))
+    return msgspec.structs.replace(new, check_id=False, pass_over=True), job
+
+
+# -- what runs
+
+
+class StepState(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a flow that runs. `states`: how many of its jobs are in each state; a job no longer kept is "gone"."""
+
+    number: int
+    task: str
+    queue: str
+    size: int
+    after: list[tuple[int, str]]
+    states: dict[str, int]
+    first_error: str = ""
+
+
+class FlowState(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow at one look. `state`: running, succeeded, failed (a job of it failed or expired), or cancelled."""
+
+    id: str
+    name: str
+    queue: str
+    created_at: datetime
+    state: str
+    steps: list[StepState]
+
+
+class FlowRun(Generic[R_co]):
+    """A flow that was enqueued. Its result is that of its last step."""
+
+    __slots__ = ("_app", "home", "id", "job")
+
+    def __init__(self, app: App, flow_id: str, home: str, job: Job[R_co]) -> None:
+        self._app = app
+        self.id = flow_id
+        self.home = home
+        self.job = job
+
+    def __repr__(self) -> str:
+        return f"<FlowRun {self.id}>"
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait for the last step and give its result; raises as `Job.result` does."""
+        return self.job.result(timeout)
+
+    async def aresult(self, timeout: float | None = None) -> R_co:
+        """As `result`."""
+        return await self.job.aresult(timeout)
+
+    def look(self) -> FlowState:
+        """How each step stands; raises JobNotFound when it is no longer kept."""
+        return self._app.client.run(look_at(queue_keys(self.home, self._app.prefix), self.id))
+
+    async def alook(self) -> FlowState:
+        """As `look`."""
+        return await self._app.aclient.run(look_at(queue_keys(self.home, self._app.prefix), self.id))
+
+    def cancel(self) -> int:
+        """Cancel all jobs that have not ended; returns how many."""
+        return self._app.client.run(cancel(queue_keys(self.home, self._app.prefix), self.id))
+
+    async def acancel(self) -> int:
+        """As `cancel`."""
+        return await self._app.aclient.run(cancel(queue_keys(self.home, self._app.prefix), self.id))
+
+    def retry(self) -> int:
+        """Run what failed again, and after it what was cancelled for that; returns how many failed jobs are queued again."""
+        return self._app.client.run(retry(queue_keys(self.home, self._app.prefix), self.id))
+
+    async def aretry(self) -> int:
+        """As `retry`."""
+        return await self._app.aclient.run(retry(queue_keys(self.home, self._app.prefix), self.id))
+
+
+class Flows:
+    """Find flows, and send them signals: `app.flows`. A flow's home is the queue of its first step."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def _keys(self, queue: str | None) -> QueueKeys:
+        return queue_keys(check_queue_name(queue or self._app.default_queue), self._app.prefix)
+
+    def get(self, flow_id: str, *, queue: str | None = None) -> FlowRun[Any]:
+        """A flow by its id; raises JobNotFound."""
+        home = self._keys(queue)
+        graph = self._app.client.run(_graph(home, flow_id))
+        job_id, keys = _last_of(flow_id, graph, self._app.prefix)
+        return FlowRun(self._app, flow_id, home.name, self._app.job(job_id, keys.name))
+
+    def list(self, *, queue: str | None = None, limit: int = 100) -> list[FlowState]:
+        """The newest flows of a queue."""
+        return self._app.client.run(newest(self._keys(queue), limit))
+
+    def signal(self, flow_id: str, name: str, value: Any = None, *, queue: str | None = None) -> None:
+        """Give the flow what its step `flow.signal(name)` waits for; again does no harm. Raises JobNotFound for no such step."""
+        self._app.client.run(send_signal(self._keys(queue), flow_id, name, value))
+
+    async def asignal(self, flow_id: str, name: str, value: Any = None, *, queue: str | None = None) -> None:
+        """As `signal`."""
+        await self._app.aclient.run(send_signal(self._keys(queue), flow_id, name, value))
+
+
+def _graph(home: QueueKeys, flow_id: str) -> Steps[Graph]:
+    data: bytes | None = yield flows.read_graph(home, flow_id)
+    if data is None:
+        raise JobNotFound(
+            f"no flow {flow_id} in queue {home.name!r}: it never was, is no longer kept, or began on another queue"
+        )
+    return flows.decode_graph(data)
+
+
+def _last_of(flow_id: str, graph: Graph, prefix: str) -> tuple[str, QueueKeys]:
+    number, node = len(graph.nodes) - 1, graph.nodes[-1]
+    return node.ids(flow_id, number)[-1], queue_keys(node.queue, prefix)
+
+
+def newest(home: QueueKeys, limit: int) -> Steps[list[FlowState]]:
+    ids: list[str] = yield flows.flow_ids(home, 0, limit - 1)
+    found = []
+    for flow_id in ids:
+        found.append((yield from look_at(home, flow_id)))
+    return found
+
+
+def look_at(home: QueueKeys, flow_id: str) -> Steps[FlowState]:
+    """How each step of a flow stands."""
+    graph = yield from _graph(home, flow_id)
+    steps: list[StepState] = []
+    for number, node in enumerate(graph.nodes):
+        keys = queue_keys(node.queue, home.prefix)
+        counts: Counter[str] = Counter()
+        error = ""
+        ids = node.ids(flow_id, number)
+        for start in range(0, len(ids), RECORDS_A_LOOK):
+            part = ids[start : start + RECORDS_A_LOOK]
+            records, waits = yield from _read(keys, part)
+            for job_id, record, is_waiting in zip(part, records, waits, strict=True):
+                state = yield from _state_of(keys, job_id, record, is_waiting)
+                counts[state] += 1
+                if state == "failed" and not error and record is not None:
+                    error = msgspec.msgpack.decode(record, type=Record).reason or ""
+        steps.append(
+            StepState(
+                number=number, task=node.task, queue=node.queue, size=max(node.count, 1), after=node.after,
+                states=dict(counts), first_error=error,
+            )
+        )  # fmt: skip
+    created = datetime.fromtimestamp(graph.created_at_ms / 1000, UTC)
+    return FlowState(
+        id=flow_id, name=graph.name, queue=home.name, created_at=created, state=_whole_state(steps), steps=steps
+    )
+
+
+def _read(keys: QueueKeys, ids: list[str]) -> Steps[tuple[list[bytes | None], list[bytes | None]]]:
+    records: list[bytes | None] = yield command("HMGET", keys.jobs, *ids, key=keys.jobs, decode=list)
+    waiting = (keys.base + "waiting").encode()
+    waits: list[bytes | None] = yield command("HMGET", waiting, *ids, key=waiting, decode=list)
+    return records, waits
+
+
+def _state_of(keys: QueueKeys, job_id: str, record: bytes | None, is_waiting: bytes | None) -> Steps[str]:
+    if record is None:
+        return "gone"
+    if record[2] != Stored.LIVE:
+        return str(ENDED_STATES[Stored(record[2])])
+    if is_waiting is not None:
+        return str(State.WAITING)
+    look = yield from ops.look(keys, job_id)
+    return "gone" if look is None else str(look.state)
+
+
+def _whole_state(steps: list[StepState]) -> str:
+    counts: Counter[str] = Counter()
+    for step in steps:
+        counts.update(step.states)
+    ended = {"succeeded", "failed", "cancelled", "expired", "gone"}
+    if set(counts) - ended:
+        return "running"
+    if counts["failed"] or counts["expired"]:
+        return "failed"
+    return "cancelled" if steps[-1].states.keys() == {"cancelled"} else "succeeded"
+
+
+def cancel(home: QueueKeys, flow_id: str) -> Steps[int]:
+    """Cancel what has not ended, the last steps first, so that nothing starts meanwhile."""
+    graph = yield from _graph(home, flow_id)
+    count = 0
+    for number in reversed(range(len(graph.nodes))):
+        node = graph.nodes[number]
+        keys = queue_keys(node.queue, home.prefix)
+        for job_id in node.ids(flow_id, number):
+            try:
+                count += (yield from ops.cancel(keys, job_id)) != "ended"
+            except JobNotFound:
+                continue  # ended, and not kept
+    return count
+
+
+def retry(home: QueueKeys, flow_id: str) -> Steps[int]:
+    """Put back what failed, and before it what waits for it."""
+    graph = yield from _graph(home, flow_id)
+    redo: set[int] = set()
+    failed: list[tuple[QueueKeys, str]] = []
+    for number, node in enumerate(graph.nodes):
+        keys = queue_keys(node.queue, home.prefix)
+        ids = node.ids(flow_id, number)
+        follows = any(parent in redo for parent, _ in node.after)
+        for start in range(0, len(ids), RECORDS_A_LOOK):
+            part = ids[start : start + RECORDS_A_LOOK]
+            records, _ = yield from _read(keys, part)
+            for job_id, state in zip(part, flows.states_of(records), strict=True):
+                if state in (Stored.FAILED, Stored.EXPIRED):
+                    failed.append((keys, job_id))
+                    redo.add(number)
+                elif state == Stored.CANCELLED and follows:
+                    redo.add(number)
+                    yield from ops.retry(keys, job_id)
+    for keys, job_id in failed:
+        yield from ops.retry(keys, job_id)
+    return len(failed)
+
+
+def send_signal(home: QueueKeys, flow_id: str, name: str, value: Any) -> Steps[None]:
+    """Give a signal's step its input: what a job would send that ended with this value."""
+    graph = yield from _graph(home, flow_id)
+    for number, node in enumerate(graph.nodes):
+        if node.task == f"signal {name}":
+            result, why_not = wire.encode_result(value, 1 << 20)
+            if why_not:
+                raise UsageError(f"signal {name!r}: {why_not}")
+            now_ms = time.time_ns() // 1_000_000
+            record = encode(
+                Record(
+                    LAYOUT,
+                    Stored.SUCCEEDED,
+                    0,
+                    0,
+                    f"signal {name}",
+                    msgspec.Raw(b"\x91\x90"),
+                    now_ms,
+                    ended_at_ms=now_ms,
+                    result=result,
+                )
+            )
+            keys = queue_keys(node.queue, home.prefix)
+            more = yield flows.arrive(
+                keys, f"{flow_id}.{number}", 0, "a", int(Stored.SUCCEEDED), f"signal {name}", record
+            )
+            if more:
+                yield from flows.deliver(keys)
+            return
+    raise JobNotFound(f"flow {flow_id} has no step that waits for the signal {name!r}")
