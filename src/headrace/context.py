@@ -144,13 +144,14 @@ class BatchContext(JobContext):
         jobs: one for each item, in the items' order; none in a plain call.
     """
 
-    __slots__ = ("jobs",)
+    __slots__ = ("_deadline_ms", "jobs")
 
     def __init__(self, task: str, jobs: Sequence[JobContext]) -> None:
         queue = jobs[0].queue if jobs else ""
         attempt = max((job.attempt for job in jobs), default=1)
         super().__init__("", queue, task, attempt, min((job.fence for job in jobs), default=0))
         self.jobs = jobs
+        self._deadline_ms: int | None = None
 
     def effects(self, target: Any) -> AbstractContextManager[Effects]:
         """Have the effects of these calls on a database once each, however often they run; in one transaction.
@@ -184,6 +185,20 @@ class BatchContext(JobContext):
 
     def log(self, text: object) -> None:
         raise self._of_many("log")
+
+    @property
+    def deadline_ms(self) -> int:
+        """The last of their deadlines, for what is enqueued here; 0: some of them have none."""
+        if self._deadline_ms is None:  # asked with each enqueue
+            deadlines = [job.deadline_ms for job in self.jobs]
+            self._deadline_ms = max(deadlines) if deadlines and all(deadlines) else 0
+        return self._deadline_ms
+
+    def hold(self, limit: str, seconds: float | timedelta) -> None:
+        raise self._of_many("hold")
+
+    def refund(self, limit: str) -> None:
+        raise self._of_many("refund")
 
     def effect(self, target: Any) -> AbstractContextManager[Effect]:
         raise self._of_many("effect")

@@ -21,6 +21,7 @@ from headrace import (
     Headrace,
     JobContext,
     JobTimeout,
+    Limit,
     Retry,
     RetryIn,
     State,
@@ -384,6 +385,39 @@ def test_a_chatty_link_loses_and_doubles_nothing(
     work(app, pool, url=link.url)
     assert list(range(200)) == sorted(number for call in notes.all() for number in call)
     assert {State.SUCCEEDED} == {job.refresh().state for job in jobs}
+
+
+def test_a_limit_that_a_whole_batch_asks_to_hold_is_held(app: Headrace, notes: Notes) -> None:
+    """RetryIn(limit=...) raised for all of them: none comes back before it opens, and nobody else of that limit starts."""
+
+    @app.task(name="call", batch=Batch(), limits=Limit("service", rate="1000/s", burst=1000))
+    def call(numbers: list[int]) -> None:
+        notes.add(*numbers)
+        raise RetryIn(3600, "429", limit="service")
+
+    jobs = app.enqueue_many(call.call(n) for n in range(5))
+    work(app, POOLS["prefork"])
+    assert 5 == sum(len(numbers) for numbers in notes.all())
+    assert {State.RETRYING} == {job.refresh().state for job in jobs}
+    later = call.enqueue(5)
+    work(app, POOLS["prefork"])
+    assert State.WAITING is later.refresh().state
+
+
+def test_a_deadline_of_one_call_does_not_stop_the_others(app: Headrace) -> None:
+    """It holds until its batch begins; what the batch enqueues inherits none, unless all have one."""
+
+    @app.task(name="store", batch=Batch())
+    def store(numbers: list[int]) -> list[Any]:
+        deadline_ms = current_batch().deadline_ms
+        return [(len(numbers), deadline_ms > 0) for _ in numbers]
+
+    first = [store.options(deadline=3600).enqueue(1), store.options(deadline=7200).enqueue(2)]
+    work(app, POOLS["asyncio"])
+    assert [(2, True)] * 2 == [tuple(job.result(timeout=0)) for job in first]
+    second = [store.options(deadline=3600).enqueue(1), store.enqueue(2)]
+    work(app, POOLS["asyncio"])
+    assert [(2, False)] * 2 == [tuple(job.result(timeout=0)) for job in second]
 
 
 @pytest.mark.parametrize("fn", [lambda: 1, lambda a, b: 1, lambda *, a: 1])

@@ -241,7 +241,8 @@ class Executor:
 
     def _end_batch(self, parts: Parts) -> list[Settlement]:
         settled = [self.succeed(run, value) for run, value in parts.results]
-        return settled + [self.settle(run, self._raised(run, error)) for run, error in parts.errors]
+        held: set[tuple[str, str]] = set()
+        return settled + [self.settle(run, self._raised(run, error, held)) for run, error in parts.errors]
 
     def _call_heard(self, run: Run) -> Any:
         self._tell_started(run)
@@ -269,7 +270,8 @@ class Executor:
         call = self._call_async if run.is_async else self._call_plain
         return await arun_inside(self._app.middlewares, run, lambda: call(run))
 
-    def _raised(self, run: Run, error: BaseException) -> End:
+    def _raised(self, run: Run, error: BaseException, held: set[tuple[str, str]] | None = None) -> End:
+        """`held`: the limits, with their queues, that RetryIn of others of the batch has held already."""
         told = describe_exception(error, run.record.attempt + 1, int(time.time() * 1000))
         if isinstance(error, JobTimeout):
             return TimedOut(told)
@@ -278,7 +280,7 @@ class Executor:
         retry_in_ms = max(0, int(error.delay_s * 1000)) if isinstance(error, RetryIn) else None
         if isinstance(error, RetryIn) and error.limit:
             try:
-                run.hold(error.limit, error.delay_s)
+                run.hold_once(error, set() if held is None else held)
             except UsageError as wrong:
                 logger.warning("job %s: %s", run.id, wrong)
         return Raised(type_names(type(error)), told, retry_in_ms)

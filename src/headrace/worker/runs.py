@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from headrace.context import BatchContext, JobContext, Reporter
 from headrace.core.record import Record
-from headrace.core.ties import limits_in
+from headrace.core.ties import find_limit, limits_in
 from headrace.engine.ops import Claim
 from headrace.errors import JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.task import Task
@@ -72,6 +72,13 @@ class Run(JobContext):
 
     def _limits(self) -> list[dict[str, Any]]:
         return limits_in(self.record.options.ties) if self.record.options is not None else []
+
+    def hold_once(self, error: RetryIn, held: set[tuple[str, str]]) -> None:
+        """Hold the limit that RetryIn names, if it is not among `held`, and add it; raises UsageError for no such limit."""
+        limit = (self.queue, str(find_limit(self._limits(), error.limit)["n"]))
+        if limit not in held:
+            held.add(limit)
+            self.hold(error.limit, error.delay_s)
 
 
 class Member(Run):
