@@ -369,6 +369,52 @@ def test_a_call_lost_while_a_batch_fills_up_neither_loses_nor_doubles_a_job(
     assert [0, 1, 2] == sorted(number for call in notes.all() for number in call)
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "fork"], indirect=True)
+def test_a_lost_give_back_of_another_job_loses_and_doubles_nothing(
+    app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes
+) -> None:
+    """While a batch fills up a plain job comes, and the call that returns it is lost: the adoption returns the batch, too."""
+
+    @app.task(name="store", batch=Batch(max=2, wait=10))
+    def store(numbers: list[int]) -> None:
+        notes.add(*numbers)
+        # Another consumer may have had it meanwhile: then it is not run here.
+        states = {State.RUNNING} == {app.job(job.id).state for job in current_batch().jobs}
+        notes.add(-1 if states else -2)
+
+    @app.task(name="plain")
+    def plain(number: int) -> int:
+        return number
+
+    returns = runs("settle")
+    problems: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            with Headrace(app.server_config.url) as far:
+                first = far.enqueue("store", 0)
+                until(lambda: far.job(first.id).state is State.RUNNING)
+                # Among the arguments of a claim no job is named: it is the call that gives the plain one back.
+                trap = link.lose_request(lambda request: returns(request) and b"the-plain-one" in request)
+                other = far.options(job_id="the-plain-one").enqueue("plain", 5)
+                trap.wait()
+                far.enqueue("store", 1)  # so that it need not wait again
+                assert (None, 5) == (first.result(timeout=60), other.result(timeout=60))
+        except BaseException as error:
+            problems.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with hand(app, burst=False, url=link.url, **{**pool, "slots": 1}) as one:
+        thread = threading.Thread(target=act)
+        app.on_start(thread.start)
+        one.work()
+        thread.join()
+    assert [] == problems
+    told = [number for call in notes.all() for number in call]
+    assert (1, 0) == (told.count(0), told.count(-2))
+
+
 def test_a_chatty_link_loses_and_doubles_nothing(
     app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes
 ) -> None:

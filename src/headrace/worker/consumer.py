@@ -189,7 +189,9 @@ class Consumer:
         assert batch is not None
         ends = time.monotonic() + (0.0 if life.is_burst else batch.wait_s)
         others: list[Claim] = []
-        while len(claims) < batch.max and not (others or life.is_stopping or life.is_quiet):
+        while len(claims) < batch.max and not (
+            others or life.is_stopping or life.is_quiet or self._gate.is_solo_wanted
+        ):
             if not more:
                 left_s = ends - time.monotonic()
                 if left_s <= 0:
@@ -199,11 +201,9 @@ class Consumer:
                     self._wait_quietly(min(FILL_PAUSE_S, batch.wait_s / 10))
                 more = True
                 continue
-            name = self.session.name
-            with self._sending:
-                settled = self._exchange([], min(batch.max - len(claims), MOST_CLAIMS_A_CALL), False)
-            if self.session.name != name:
-                claims = []  # an adoption has given them back
+            settled, is_held = self._exchange_holding([], min(batch.max - len(claims), MOST_CLAIMS_A_CALL))
+            if not is_held:
+                claims = []
             if settled is None:
                 break
             for claim in settled.claimed.claims:
@@ -213,9 +213,17 @@ class Consumer:
                 break
             more, self._next_due_ms = settled.claimed.more, settled.claimed.next_due_ms
         if others:
-            with self._sending:
-                self._exchange([self._executor.release(claim) for claim in others], 0, False)
+            _, is_held = self._exchange_holding([self._executor.release(claim) for claim in others], 0)
+            if not is_held:
+                return []
         return claims
+
+    def _exchange_holding(self, outcomes: list[Settlement], want: int) -> tuple[Settled | None, bool]:
+        """An exchange while a batch fills up; False: an adoption has given back what was claimed before."""
+        name = self.session.name
+        with self._sending:
+            settled = self._exchange(outcomes, want, False)
+        return settled, self.session.name == name
 
     # Run
 

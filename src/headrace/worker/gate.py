@@ -45,6 +45,11 @@ class Gate:
             self._inside.add(number)
             return _USUAL
 
+    @property
+    def is_solo_wanted(self) -> bool:
+        """A suspect waits until everybody has left."""
+        return self._wants_solo
+
     def leave(self, number: int) -> None:
         """Consumer `number` holds nothing any more (its outcomes may still be on their way)."""
         if self._is_single:

@@ -118,9 +118,10 @@ class Session:
         self.must_adopt = False
         ended = {outcome.id for outcome in outcomes}
         kept = {claim.id for claim in held}
-        for outcome in [outcome for outcome in outcomes if outcome.id not in kept]:
-            logger.info("job %s is settled already, or was taken over", outcome.id)
-            outcomes.remove(outcome)
+        for outcome in outcomes:
+            if outcome.id not in kept:
+                logger.info("job %s is settled already, or was taken over", outcome.id)
+        outcomes[:] = [outcome for outcome in outcomes if outcome.id in kept]
         ended |= self._running()
         rest = [(claim.queue, claim.id) for claim in held if claim.id not in ended]
         if rest:
