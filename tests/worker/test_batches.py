@@ -415,21 +415,24 @@ def test_a_lost_give_back_of_another_job_loses_and_doubles_nothing(
     assert (1, 0) == (told.count(0), told.count(-2))
 
 
+@pytest.mark.parametrize(
+    ("count", "most"), [(200, 20), pytest.param(6_000, 1_000, marks=pytest.mark.long)], ids=["small", "large"]
+)
 def test_a_chatty_link_loses_and_doubles_nothing(
-    app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes
+    app: Headrace, pool: dict[str, Any], link: FaultProxy, notes: Notes, count: int, most: int
 ) -> None:
     """Replies and requests of every call are lost now and then, in the middle of batches; each job runs once."""
 
-    @app.task(name="store", batch=Batch(max=20, wait=0.01))
+    @app.task(name="store", batch=Batch(max=most, wait=0.01))
     def store(numbers: list[int]) -> None:
         notes.add(*numbers)
 
-    jobs = app.enqueue_many(store.call(n) for n in range(200))
+    jobs = app.enqueue_many(store.call(n) for n in range(count))
     for name in ("settle", "adopt", "give_back"):
         link.lose_reply(runs(name), times=None, chance=0.15)
         link.lose_request(runs(name), times=None, chance=0.1)
     work(app, pool, url=link.url)
-    assert list(range(200)) == sorted(number for call in notes.all() for number in call)
+    assert list(range(count)) == sorted(number for call in notes.all() for number in call)
     assert {State.SUCCEEDED} == {job.refresh().state for job in jobs}
 
 
