@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         ResultNotKept,
         ResultTimeout,
         RetryIn,
+        ScheduleExists,
+        ScheduleNotFound,
         ServerBusy,
         ServerCorrupt,
         ServerDenied,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from headrace.events import Event, EventName
     from headrace.job import Job, JobCall, Progress
     from headrace.queue import Queue
+    from headrace.schedules import Schedule
     from headrace.task import BatchTask, Task
 
 __all__ = [
@@ -87,6 +90,9 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryIn",
+    "Schedule",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "ServerBusy",
     "ServerCorrupt",
     "ServerDenied",
@@ -127,6 +133,7 @@ _HOMES = {
     "Progress": "job",
     "Queue": "queue",
     "BatchTask": "task",
+    "Schedule": "schedules",
     "Task": "task",
 }
 

@@ -117,6 +117,8 @@ class Released(msgspec.Struct):
 
 
 class Tended(msgspec.Struct):
+    """`next_tick_ms`: when a schedule of this queue is due; None when none is to come."""
+
     server_ms: int
     promoted: int
     swept_sessions: list[str]
@@ -124,6 +126,7 @@ class Tended(msgspec.Struct):
     trimmed: int
     failed: list[str]
     overdue_sessions: list[str]
+    next_tick_ms: int | None = None
 
 
 class Look(msgspec.Struct):
@@ -451,8 +454,11 @@ def tend(queue: QueueKeys, *, sweep: bool, done_max: int = DONE_MAX, dead_max: i
 
 
 def _read_tended(reply: list[Any]) -> Tended:
-    now, promoted, sessions, jobs, trimmed, failed, overdue = reply
-    return Tended(int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue))
+    now, promoted, sessions, jobs, trimmed, failed, overdue, tick = reply
+    next_tick_ms = None if tick < 0 else int(tick)
+    return Tended(
+        int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue), next_tick_ms
+    )
 
 
 def beat(prefix: str, worker_id: str, info: bytes, taken: str = "") -> Call[str | None]:
