@@ -301,7 +301,7 @@ class Schedules:
             raise UsageError(
                 f"schedule {name!r} enqueues to {row.queue.name!r}, the call to {call.plan.queue!r}: remove it and add another"
             )
-        return Schedule((yield from schedules.change(row, fields, by or _who())))
+        return Schedule((yield from schedules.change(row, fields, by or who_is_here())))
 
     def _run_now(self, name: str, queue: str | None) -> Steps[Job[Any]]:
         row = yield from self._find(name, queue)
@@ -348,7 +348,8 @@ def _skipping(count: int) -> Callable[[Found], Steps[Found]]:
     return lambda row: schedules.skip(row, count)
 
 
-def _who() -> str:
+def who_is_here() -> str:
+    """The user and host of this process: who is noted for a change."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError, ImportError):
