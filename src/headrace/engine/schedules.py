@@ -22,7 +22,7 @@ from headrace.engine.admin import queue_names
 from headrace.engine.call import Arg, Call, Steps, script
 from headrace.engine.keys import QueueKeys, queue_keys
 from headrace.engine.ops import LAYOUT_ARG
-from headrace.errors import JobNotFound, ScheduleExists, ScheduleNotFound, ServerBusy, UsageError
+from headrace.errors import JobNotFound, ScheduleExists, ScheduleNotFound, ServerBusy, ServerCorrupt, UsageError
 
 TRIES = 20
 DUE_A_LOOK = 100
@@ -80,26 +80,45 @@ def look_at(entry: Entry) -> str:
 # -- looking
 
 
-def _look(queue: QueueKeys, names: Sequence[str], due: int = 0) -> Steps[tuple[int, list[Found]]]:
+class Raw(msgspec.Struct, frozen=True):
+    """A schedule as it is stored; the entry may be unreadable."""
+
+    name: str
+    data: bytes
+    look_at_ms: int | None
+    lease_end_ms: float
+
+
+def look_raw(queue: QueueKeys, names: Sequence[str], due: int = 0) -> Steps[tuple[int, list[Raw]]]:
     """The server's time, and these schedules (none named: all); or the first `due` whose tick has come."""
     found = script("schedule_look")
     reply: list[Any] = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, due, *names], list)
-    server_ms = int(reply[0])
-    rows: list[Found] = []
+    rows: list[Raw] = []
     for at in range(1, len(reply), 4):
         name, data, look, lease = reply[at : at + 4]
-        rows.append(
-            Found(
-                queue,
-                name.decode(),
-                decode_entry(data),
-                data,
-                None if look is None else int(float(look)),
-                lease is not None and float(lease) > server_ms,
-                server_ms,
-            )
-        )
-    return server_ms, rows
+        look_at_ms = None if look is None else int(float(look))
+        rows.append(Raw(name.decode(), data, look_at_ms, 0.0 if lease is None else float(lease)))
+    return int(reply[0]), rows
+
+
+def _read(queue: QueueKeys, raw: Raw, server_ms: int) -> Found:
+    try:
+        entry = decode_entry(raw.data)
+    except msgspec.MsgspecError as error:
+        raise ServerCorrupt(
+            f"schedule {raw.name!r} of queue {queue.name!r} cannot be read ({error}): headrace check tells more"
+        ) from error
+    return Found(queue, raw.name, entry, raw.data, raw.look_at_ms, raw.lease_end_ms > server_ms, server_ms)
+
+
+def _look(queue: QueueKeys, names: Sequence[str]) -> Steps[tuple[int, list[Found]]]:
+    """As `look_raw`, read.
+
+    Raises:
+        ServerCorrupt: an entry is none of ours.
+    """
+    server_ms, rows = yield from look_raw(queue, names)
+    return server_ms, [_read(queue, raw, server_ms) for raw in rows]
 
 
 def _look_at_one(queue: QueueKeys, name: str) -> Steps[tuple[int, Found | None]]:
@@ -145,6 +164,13 @@ def _put(queue: QueueKeys, name: str, old: bytes | None, entry: Entry | None, le
     found = script("schedule_put")
     new, at = (b"", "") if entry is None else (encode_entry(entry), look_at(entry))
     args: list[Arg] = [LAYOUT_ARG, name, _sha(old), new, at, lease_ms]
+    return Call(found, queue.block(found.keys), args, lambda reply: bytes(reply) == b"done")
+
+
+def put_back(queue: QueueKeys, name: str, data: bytes, entry: Entry) -> Call[bool]:
+    """Let a schedule be looked at when its entry says, if that is still its entry."""
+    found = script("schedule_put")
+    args: list[Arg] = [LAYOUT_ARG, name, _sha(data), data, look_at(entry), 0]
     return Call(found, queue.block(found.keys), args, lambda reply: bytes(reply) == b"done")
 
 
@@ -345,10 +371,15 @@ def renew(prefix: str, declared: Sequence[Declared]) -> Steps[list[Declared]]:
 
 def fire_due(queue: QueueKeys, mine: Mapping[str, Declared]) -> Steps[tuple[list[Fired], bool]]:
     """Make the jobs of schedules whose tick has come; `mine`: what this worker's code declares. True: look again."""
-    _, rows = yield from _look(queue, (), due=DUE_A_LOOK)
+    server_ms, rows = yield from look_raw(queue, (), due=DUE_A_LOOK)
     fired: list[Fired] = []
-    is_more = len(rows) == DUE_A_LOOK
-    for row in rows:
+    is_more = False
+    for raw in rows:
+        try:
+            row = _read(queue, raw, server_ms)
+        except ServerCorrupt as error:
+            fired.append(Fired(raw.name, [], problem=str(error)))  # the others are fired all the same
+            continue
         declared = mine.get(row.name)
         if row.entry.is_declared and not row.is_held and declared is not None:
             # Its declaration has run out while the server or its clock was away; this worker's code has it still.
@@ -358,7 +389,7 @@ def fire_due(queue: QueueKeys, mine: Mapping[str, Declared]) -> Steps[tuple[list
             is_more = True
         else:
             fired += yield from _fire_one(row)
-    return fired, is_more
+    return fired, is_more or any(one.ids for one in fired)
 
 
 def _fire_one(row: Found) -> Steps[list[Fired]]:

@@ -24,7 +24,7 @@ class Schedules:
         self._crew = crew
         self._told: list[Declared] = []
         self._next_s = 0.0
-        self._full_said_s = 0.0
+        self._said_s: dict[str, float] = {}
 
     async def run_once(self) -> float:
         wanted = self._crew.schedules
@@ -60,17 +60,18 @@ class Schedules:
             fired, is_more = await self._crew.client.run(schedules.fire_due(queue, mine))
         except ServerFull as error:
             # The server is there, so its health is not in question; ticks wait until workers have drained it.
-            if time.monotonic() - self._full_said_s > SAY_EVERY_S:
-                self._full_said_s = time.monotonic()
-                self._crew.say(f"queue {queue.name}: no jobs of schedules are made: {error}")
-            return False
+            fired, is_more = [Fired(f"of queue {queue.name}", [], problem=f"no jobs are made: {error}")], False
         for one in fired:
             self._say(one)
-        return is_more or any(one.ids for one in fired)
+        return is_more
 
     def _say(self, fired: Fired) -> None:
         if fired.problem:
-            self._crew.say(f"schedule {fired.name}: {fired.problem}")
+            # A schedule of seconds would say each second that its job still runs.
+            now = time.monotonic()
+            if now - self._said_s.get(fired.name, -SAY_EVERY_S) >= SAY_EVERY_S:
+                self._said_s[fired.name] = now
+                self._crew.say(f"schedule {fired.name}: {fired.problem}")
         elif fired.late_ms > LATE_MS:
             count = f"{len(fired.ids)} job{'' if len(fired.ids) == 1 else 's'}"
             self._crew.say(f"schedule {fired.name}: {fired.late_ms / 1000:.0f} s late; {count} made")
