@@ -352,7 +352,7 @@ class Headrace:
             check_queue_name(checked["queue"])
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
-            task = target if isinstance(target, Task) else self._register(target, None, checked)
+            task = target if isinstance(target, Task) else self._register(target, None, checked, None)
             plan = apply_options(task.plan, checked) if isinstance(target, Task) else task.plan
             self._declare(name, _Declaration(task, plan, tuple(args), dict(kwargs), fields))
             return task

@@ -327,13 +327,18 @@ def what_of(call: JobCall[Any]) -> dict[str, Any]:
     plan = call.plan
     for name, is_given in (
         ("delay", plan.delay_ms), ("at", plan.at_ms), ("job_id", plan.job_id), ("expires", plan.expires_at_ms),
+        ("deadline", plan.deadline_at_ms),
     ):  # fmt: skip
         if is_given:
-            hint = "give seconds, which count from the tick" if name == "expires" else "its ticks decide that"
+            hint = (
+                "give seconds, which count from the tick"
+                if name in ("expires", "deadline")
+                else "its ticks decide that"
+            )
             raise UsageError(f"{name}: not for a schedule; {hint}")
     return {
         "task": call.task, "payload": call.payload, "priority": plan.priority, "at_front": plan.at_front,
-        "expires_in_ms": plan.expires_in_ms, "options": plan.job,
+        "expires_in_ms": plan.expires_in_ms, "deadline_in_ms": plan.deadline_in_ms, "ties": call.ties, "options": plan.job,
     }  # fmt: skip
 
 

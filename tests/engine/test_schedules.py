@@ -15,7 +15,7 @@ from engine_kit import Kit, ids_of, make_due
 
 import faketime
 from faketime import ServerClock
-from headrace import ScheduleExists, ScheduleNotFound, ServerFull, UsageError
+from headrace import QueueFull, ScheduleExists, ScheduleNotFound, ServerFull, UsageError
 from headrace.core.record import decode
 from headrace.core.schedule import Spec, check_schedule, new_spec, next_tick, tick_id
 from headrace.engine import ops, schedules
@@ -419,6 +419,55 @@ def test_a_full_server_is_not_made_fuller_by_a_tick(url: str) -> None:
         on.make_due(ago_ms=0)
         assert 1 == len(on.ids())
         assert due.server_ms > 0
+
+
+def test_what_hangs_on_the_call_hangs_on_its_jobs(on: Schedules) -> None:
+    """A group, a limit and a deadline, as of a job that is enqueued."""
+    ties = msgspec.msgpack.encode({"g": "ann", "w": 1, "l": [{"n": "one", "t": "one", "c": 1, "k": 1}]})
+    wanted = msgspec.structs.replace(spec(every=3600), ties=ties, deadline_in_ms=50_000)
+    on.client.run(schedules.add(on.queue, "s", wanted))
+    on.make_due(ago_ms=2)
+    first = on.ids()
+    on.make_due(ago_ms=1)
+    second = on.ids()
+    (claim,) = on.kit.claim(on.kit.open("c"))
+    assert first == [claim.id]
+    assert "waiting" == on.kit.state(second[0]), "one at a time"
+    record = decode(claim.record)
+    assert record.options is not None
+    assert (ties, record.created_at_ms + 50_000) == (record.options.ties, record.options.deadline_ms)
+    assert record.expires_at_ms == record.options.deadline_ms
+
+
+def test_a_tick_whose_unique_key_is_taken_makes_no_job(on: Schedules) -> None:
+    """There is one already, whoever enqueued it; when it has ended, the next tick makes one."""
+    ties = msgspec.msgpack.encode({"u": "key"})
+    on.client.run(schedules.add(on.queue, "s", msgspec.structs.replace(spec(every=3600), ties=ties)))
+    on.make_due(ago_ms=3)
+    (first,) = on.ids()
+    on.make_due(ago_ms=2)
+    on.fire()
+    assert [first] == ids_of(on.kit.claim(on.kit.open("runs")))
+    on.client.run(ops.close_session([on.queue], "runs", split=on.kit.split))
+    on.end()
+    on.make_due(ago_ms=1)
+    (third,) = on.ids()
+    assert [third] == ids_of(on.kit.claim(on.kit.open("c")))
+
+
+def test_a_queue_of_limited_length_gets_no_more_by_a_tick(on: Schedules) -> None:
+    """It is refused, and made when there is room; where the oldest is dropped for it, at once."""
+    on.add(every=3600)
+    on.kit.add("waits")
+    on.client.run(ops.bound_queue(on.queue, {"max_length": 1}))
+    due = on.make_due()
+    with pytest.raises(QueueFull):
+        on.fire()
+    on.end()
+    assert [tick_id("s", due.entry.next_ms)] == on.ids()
+    on.client.run(ops.bound_queue(on.queue, {"max_length": 1, "overflow": "drop_oldest"}))
+    on.make_due()
+    assert 1 == len(on.ids())
 
 
 def test_a_queue_without_schedules_is_told_that_it_has_none(on: Schedules) -> None:

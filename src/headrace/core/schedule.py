@@ -90,6 +90,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     at_front: bool = False
     expires_in_ms: int = 0
+    deadline_in_ms: int = 0
+    ties: bytes = b""
     options: JobOptions | None = None
 
     def timing(self) -> tuple[Any, ...]:
@@ -97,7 +99,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.cron, self.every_ms, self.tz if self.cron else "", self.start_ms, self.end_ms
 
 
-WHAT = ("task", "payload", "priority", "at_front", "expires_in_ms", "options")
+WHAT = ("task", "payload", "priority", "at_front", "expires_in_ms", "deadline_in_ms", "ties", "options")
 """The fields of a Spec that say which job is made."""
 
 

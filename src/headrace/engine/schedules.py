@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.core import schedule as core
-from headrace.core.record import LAYOUT, Record, Stored, encode
+from headrace.core.record import LAYOUT, JobOptions, Record, Stored, encode
 from headrace.core.schedule import Entry, Pause, Spec, decode_entry, encode_entry
 from headrace.engine import ops
 from headrace.engine.admin import queue_names
@@ -456,7 +456,7 @@ def _fire(
     args: list[Arg] = [LAYOUT_ARG, row.name, _sha(row.data), "" if tick is None else tick]
     args += (int(tick is not None and row.entry.is_declared), len(guards), *guards, encode_entry(new), look_at(new))
     for job_id, record, start_ms in jobs:
-        args += (job_id, record, start_ms, int(new.now.at_front))
+        args += (job_id, record, start_ms, int(new.now.at_front), new.now.ties)
     return Call(found, row.queue.block(found.keys), args, _read_fired)
 
 
@@ -466,5 +466,11 @@ def _read_fired(reply: Any) -> str | list[str]:
 
 def _record(spec: Spec, now_ms: int) -> bytes:
     expires_at_ms = now_ms + spec.expires_in_ms if spec.expires_in_ms else 0
+    options = spec.options
+    if spec.ties or spec.deadline_in_ms:
+        deadline_ms = now_ms + spec.deadline_in_ms if spec.deadline_in_ms else 0
+        options = msgspec.structs.replace(options or JobOptions(), ties=spec.ties or None, deadline_ms=deadline_ms)
+        if deadline_ms and (not expires_at_ms or deadline_ms < expires_at_ms):
+            expires_at_ms = deadline_ms
     payload = msgspec.Raw(spec.payload)
-    return encode(Record(LAYOUT, Stored.LIVE, expires_at_ms, spec.priority, spec.task, payload, now_ms, spec.options))
+    return encode(Record(LAYOUT, Stored.LIVE, expires_at_ms, spec.priority, spec.task, payload, now_ms, options))

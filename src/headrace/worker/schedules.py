@@ -7,7 +7,7 @@ import time
 from headrace.engine import schedules
 from headrace.engine.keys import QueueKeys
 from headrace.engine.schedules import Declared, Fired
-from headrace.errors import ServerError, ServerFull
+from headrace.errors import QueueFull, ServerError, ServerFull
 from headrace.worker.crew import Crew
 
 LOOK_EVERY_S = 0.5
@@ -58,8 +58,8 @@ class Schedules:
         mine = {declared.name: declared for declared in self._crew.schedules if declared.queue == queue.name}
         try:
             fired, is_more = await self._crew.client.run(schedules.fire_due(queue, mine))
-        except ServerFull as error:
-            # The server is there, so its health is not in question; ticks wait until workers have drained it.
+        except (ServerFull, QueueFull) as error:
+            # The server is there, so its health is not in question; ticks wait until workers have made room.
             fired, is_more = [Fired(f"of queue {queue.name}", [], problem=f"no jobs are made: {error}")], False
         for one in fired:
             self._say(one)
