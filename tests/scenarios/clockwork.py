@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 
 from headrace import Headrace, current_job
 
@@ -14,6 +15,17 @@ _file = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 @app.task
 def tick() -> None:
     os.write(_file, f"tick {current_job().id}\n".encode())
+
+
+@app.task
+def holds() -> None:
+    """Runs until it is cancelled."""
+    os.write(_file, b"begin\n")
+    try:
+        while True:
+            select.select([], [], [], 0.05)
+    finally:
+        os.write(_file, b"stop\n")
 
 
 app.cron("0 3 * * *", name="nightly", tz="Asia/Ho_Chi_Minh")(tick)

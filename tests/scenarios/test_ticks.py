@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from scenario_lab import Lab, until
 from ticks import assert_each_tick_made_one_job, ticks_run, wait_for_ticks
 
+import faketime
 from headrace import ScheduleNotFound, crash
 
 
@@ -51,3 +54,40 @@ def test_a_worker_tells_what_its_app_declares(lab: Lab) -> None:
     assert found.next_tick is not None
     assert ("03:00", "Asia/Ho_Chi_Minh") == (f"{found.next_tick:%H:%M}", str(found.next_tick.tzinfo))
     assert "clockwork.tick" == found.declared["task"]
+
+
+def test_a_tick_that_cancels_the_running_job_starts_when_that_has_ended(lab: Lab) -> None:
+    """With real workers: two never run at once, and each new one stops the one before."""
+    lab.start("--processes", "2", app="clockwork:app", ready=2)
+    lab.app.schedules.add("slow", lab.app.queue("default").call("clockwork.holds"), every=2, overlap="cancel")
+    until(lambda: len(lab.lines("begin")) >= 3, timeout_s=60, what="three began")
+    lab.app.schedules.pause("slow")
+    lab.app.schedules.pause("pulse")
+    words = [line.split()[0] for line in lab.ledger.read_text().splitlines() if line.startswith(("begin", "stop"))]
+    assert ["begin", "stop"] * (len(words) // 2) == words[: len(words) // 2 * 2]
+    last = lab.app.schedules.get("slow").last_job_id
+    assert last is not None
+    lab.app.job(last).cancel()
+    until(lambda: not lab.live_jobs(), what="all ended")
+
+
+def test_the_servers_clock_decides_when_a_worker_fires(tmp_path: Path) -> None:
+    """Its clock leaps over a night: the nightly job is made once, though the leases of declarations have run out too."""
+    found = faketime.shared_object()
+    if found is None:
+        pytest.skip("no libfaketime: apt-get install libfaketime")
+    with faketime.server_with_clock(tmp_path, found) as (url, clock):
+        lab = Lab(url, tmp_path)
+        try:
+            lab.start("--processes", "1", app="clockwork:app")
+            until(lambda: len(lab.app.schedules.list()) == 2, what="declared")
+            lab.app.schedules.pause("pulse")
+            tick = lab.app.schedules.get("nightly").next_tick
+            assert tick is not None
+            clock.advance(int(tick.timestamp() - clock.now_ms() / 1000) + 90)
+            until(lambda: lab.app.schedules.get("nightly").last_tick == tick, timeout_s=60, what="the nightly job")
+            after = lab.app.schedules.get("nightly")
+            assert (1, tick + timedelta(days=1)) == (after.fired, after.next_tick)
+            until(lambda: [after.last_job_id] in lab.lines("tick"), timeout_s=60, what="its job ran")
+        finally:
+            lab.close()
