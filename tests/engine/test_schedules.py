@@ -276,6 +276,25 @@ def test_a_change_is_kept_beside_what_was_declared(on: Schedules) -> None:
     assert (None, 3_600_000) == (on.get().entry.change, on.get().entry.now.every_ms)
 
 
+def test_a_change_by_another_is_not_lost(on: Schedules) -> None:
+    """Two people look, then both change: the second decides anew on what the first has made."""
+    first = second = on.add(every=3600)
+    on.client.run(schedules.pause(first, "why"))
+    on.client.run(schedules.change(second, {"jitter_ms": 5}, "me"))
+    assert ("paused", 5, None) == (on.get().state, on.get().entry.now.jitter_ms, on.get().look_at_ms)
+
+
+def test_a_tick_is_fired_as_the_schedule_stands_now(on: Schedules) -> None:
+    """Changed between a worker's look and its call: nothing is fired by the old entry, and the change stays."""
+    on.add(every=3600)
+    before = on.make_due()
+    on.client.run(schedules.change(before, {"priority": 5}, "me"))
+    assert [] == on.client.run(schedules._fire_one(before))
+    assert 1 == len(on.ids())
+    (claim,) = on.kit.claim(on.kit.open("c"))
+    assert (5, 5) == (decode(claim.record).priority, on.get().entry.now.priority)
+
+
 def test_a_name_is_taken_once_in_all_queues(on: Schedules) -> None:
     """Adding it again is refused; removed, it is gone, and free."""
     on.add(every=3600)
