@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         ResultNotKept,
         ResultTimeout,
         RetryIn,
+        ScheduleExists,
+        ScheduleNotFound,
         ServerBusy,
         ServerCorrupt,
         ServerDenied,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from headrace.flow import FlowRun
     from headrace.job import Job, JobCall, Progress
     from headrace.queue import Queue
+    from headrace.schedules import Schedule
     from headrace.task import BatchTask, Task
 
 __all__ = [
@@ -94,6 +97,9 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryIn",
+    "Schedule",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "ServerBusy",
     "ServerCorrupt",
     "ServerDenied",
@@ -141,6 +147,7 @@ _HOMES = {
     "Progress": "job",
     "Queue": "queue",
     "BatchTask": "task",
+    "Schedule": "schedules",
     "Task": "task",
 }
 

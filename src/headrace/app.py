@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -34,10 +34,13 @@ from headrace.core.options import (
 )
 from headrace.core.record import LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
 from headrace.core.retry import duration_ms
+from headrace.core.schedule import OPTIONS as SCHEDULE_OPTIONS
+from headrace.core.schedule import DeclareOptions, check_schedule, check_schedule_name, new_spec
 from headrace.engine import flows, ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, masked_url
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
+from headrace.engine.schedules import Declared
 from headrace.errors import (
     ArgumentsMismatch,
     HeadraceError,
@@ -54,11 +57,13 @@ from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
 from headrace.outbox import Outbox
 from headrace.queue import Queue, TakesItems, checked_options
+from headrace.schedules import Schedules, spec_of
 from headrace.task import AsyncTask, BatchTask, Task, check_batch_function, check_function, task_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+TaskT = TypeVar("TaskT", bound=Task[..., Any])
 HookT = TypeVar("HookT", bound="Callable[[], Any]")
 HandlerT = TypeVar("HandlerT", bound=Handler)
 MiddlewareT = TypeVar("MiddlewareT", bound="MiddlewareFunction")
@@ -90,6 +95,27 @@ class BatchDecorator(Protocol):
     def __call__(self, fn: Callable[[list[T]], None], /) -> BatchTask[T, None]: ...
     @overload
     def __call__(self, fn: Callable[[list[T]], Sequence[R | Exception]], /) -> BatchTask[T, R]: ...
+
+
+class ScheduleDecorator(Protocol):
+    """What `@app.cron(...)` and `@app.every(...)` give: for a function, or for a task that is one already."""
+
+    @overload
+    def __call__(self, target: TaskT, /) -> TaskT: ...
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class _Declaration(NamedTuple):
+    """A schedule that code declares; the arguments are packed when a worker starts."""
+
+    task: Task[..., Any]
+    plan: Plan
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    fields: dict[str, Any]
 
 
 class Headrace:
@@ -148,6 +174,8 @@ class Headrace:
         self.events = Events()
         self.limits = Limits(self)
         self.flows = Flows(self)
+        self.schedules = Schedules(self)
+        self._declared: dict[str, _Declaration] = {}
         self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
         self._signal_task = self._make_task(_pass_on, SIGNAL_TASK, {})
         self._announced: set[str] = set()
@@ -300,12 +328,86 @@ class Headrace:
             checked=checked,
         )
 
+    # Schedules
+
+    def cron(self, expr: str, /, **options: Unpack[DeclareOptions]) -> ScheduleDecorator:
+        """Run a task by the clock: `@app.cron("*/5 * * * *", tz="Asia/Ho_Chi_Minh")`. `app.schedules` shows and changes it.
+
+        Workers that start with this code tell the server; any worker of the queue makes the jobs.
+
+        Raises:
+            UsageError: the expression, the zone or an option is wrong; two schedules have one name.
+        """
+        return self._schedule({"cron": expr}, "@app.cron()", options)
+
+    def every(self, interval: float | timedelta, /, **options: Unpack[DeclareOptions]) -> ScheduleDecorator:
+        """Run a task every so many seconds, counted from `start` (default: 1970, UTC): `@app.every(30)`. As `cron`."""
+        return self._schedule({"every": interval}, "@app.every()", options)
+
+    def _schedule(self, when: Mapping[str, Any], where: str, options: Mapping[str, Any]) -> ScheduleDecorator:
+        given = dict(options)
+        name, args, kwargs = given.pop("name", None), given.pop("args", ()), given.pop("kwargs", {})
+        if isinstance(args, str) or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
+            raise UsageError(f"{where}: args is a list of the arguments, kwargs a dict")
+        times = {option: given.pop(option) for option in SCHEDULE_OPTIONS if option in given}
+        fields = check_schedule({**when, **times}, where)
+        new_spec(fields)
+        checked = check_task_options(given)
+        if "queue" in checked:
+            check_queue_name(checked["queue"])
+
+        def register(target: Callable[..., Any]) -> Task[..., Any]:
+            task = target if isinstance(target, Task) else self._register(target, None, checked, None)
+            plan = apply_options(task.plan, checked) if isinstance(target, Task) else task.plan
+            self._declare(name, _Declaration(task, plan, tuple(args), dict(kwargs), fields))
+            return task
+
+        return cast("ScheduleDecorator", register)
+
+    def _declare(self, given_name: str | None, declared: _Declaration) -> None:
+        task = declared.task
+        try:
+            name = check_schedule_name(task.name if given_name is None else given_name)
+        except UsageError as error:
+            raise UsageError(f"{error}; give it another: name=...") from None
+        try:
+            inspect.signature(task.fn).bind(*declared.args, **declared.kwargs)
+        except TypeError as error:
+            raise ArgumentsMismatch(
+                f"schedule {name}: {task.name}: {error}; give args=[...] or kwargs={{...}}"
+            ) from None
+        other = self._declared.get(name)
+        if other is not None and (
+            not _is_same_definition(other.task.fn, task.fn) or other._replace(task=task) != declared
+        ):
+            raise UsageError(f"two schedules have the name {name!r}: give one of them another, name=...")
+        self._declared[name] = declared
+
+    def declared_schedules(self) -> list[Declared]:
+        """What `cron` and `every` have declared, for the worker that tells the server.
+
+        Raises:
+            PayloadNotSerializable, …: the arguments of one cannot be stored.
+        """
+        return [
+            Declared(name, each.plan.queue, spec_of(each.task.prepare(each.plan, each.args, each.kwargs), each.fields))
+            for name, each in self._declared.items()
+        ]
+
     @property
     def queues(self) -> list[str]:
         """What a worker serves that is told nothing else: as declared, else the default queue and the tasks' own."""
         if self._queues is not None:
             return list(self._queues)
-        return list(dict.fromkeys([self.default_queue, *(task.queue for task in self.tasks.values())]))
+        return list(
+            dict.fromkeys(
+                [
+                    self.default_queue,
+                    *(task.queue for task in self.tasks.values()),
+                    *(declared.plan.queue for declared in self._declared.values()),
+                ]
+            )
+        )
 
     def declared_limits(self) -> dict[str, set[str]]:
         """The names of the limits that tasks declare, each with the queues of those tasks."""

@@ -7,6 +7,8 @@ HeadraceError
 │   ├── PayloadTooLarge     a job is larger than the limit
 │   ├── TaskNotRegistered   no such task
 │   ├── JobExists           the chosen job_id is taken
+│   ├── ScheduleExists      the schedule's name is taken
+│   ├── ScheduleNotFound    no schedule of that name
 │   └── AppNotFound         no `Headrace` object where one was looked for
 ├── ServerError             Redis's or Valkey's
 │   ├── ServerUnreachable   no reply in time (a ConnectionError too)
@@ -81,6 +83,14 @@ class DependencyError(UsageError):
 
 class DuplicateJob(JobExists):
     """A job with the same unique key has not ended. `job_id` tells which."""
+
+
+class ScheduleExists(UsageError):
+    """There is a schedule of that name: choose another, or change that one."""
+
+
+class ScheduleNotFound(UsageError):
+    """No schedule of that name."""
 
 
 class AppNotFound(UsageError):

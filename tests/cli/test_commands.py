@@ -8,7 +8,7 @@ import pytest
 
 from cli_kit import documents, lines
 from headrace.core.record import AttemptError, Stored, decode, encode
-from headrace.engine import ops
+from headrace.engine import ops, schedules
 from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
 from headrace.testing import FaultProxy
@@ -200,6 +200,53 @@ def test_workers_are_listed_and_told(run, app):
     assert run("workers", "stop", "--all").exit_code == 0
     assert app.client.run(ops.beat("hr", "web1-7", info)) == "stop"
     assert run("workers", "stop", "web2").exit_code == 3
+
+
+def report(days: int = 1): ...
+
+
+def test_schedules_are_listed_changed_and_run(run, app):
+    """What is declared stays beside what was changed; next ticks are shown on the schedule's own clock."""
+    app.cron("0 2 * * *", tz="Asia/Ho_Chi_Minh", name="nightly", args=[7])(app.task(report))
+    (declared,) = app.declared_schedules()
+    app.client.run(schedules.declare("hr", declared, is_start=True))
+    ((name, queue, state, when, tick, last, fired, changed),) = lines(run("schedule", "ls"))
+    assert (name, queue, state, when) == ("nightly", "default", "active", "0 2 * * * Asia/Ho_Chi_Minh")
+    assert tick.endswith("T02:00:00+07:00")
+    assert (last, fired, changed) == ("", "0", "")
+    ticks = lines(run("schedule", "next", "nightly", "-n", "2"))
+    assert (ticks[0][0], ticks[0][1][10:]) == (tick, "T19:00:00+00:00")
+    assert run("schedule", "skip", "nightly").stderr == f"schedule nightly is active, next {ticks[1][0]}\n"
+    assert run("schedule", "change", "nightly", "--cron", "0 5 * * *", "--overlap", "skip").exit_code == 0
+    shown = documents(run("schedule", "show", "nightly", "--json"))[0]
+    assert (shown["declared"]["cron"], shown["changed"]["cron"]) == ("0 2 * * *", "0 5 * * *")
+    assert (shown["now"]["cron"], shown["now"]["overlap"], len(shown["next_ticks"])) == ("0 5 * * *", "skip", 5)
+    assert "@" in shown["changed_by"]
+    assert run("schedule", "reset", "nightly").exit_code == 0
+    assert lines(run("schedule", "ls"))[0][3] == when
+    assert run("schedule", "pause", "nightly", "--reason", "deploy").stderr == "schedule nightly is paused\n"
+    assert documents(run("schedule", "ls", "--json"))[0]["pause_reason"] == "deploy"
+    assert lines(run("schedule", "next", "nightly")) == []
+    job = app.job(run("schedule", "run", "nightly").stdout.strip())
+    assert (job.args, job.state) == ([7], "queued")
+    assert run("schedule", "resume", "nightly").stderr.startswith("schedule nightly is active, next ")
+
+
+def test_what_cannot_be_done_with_a_schedule_has_its_exit_code(run, app):
+    """Wrong use 2, not found 3, refused 4; what running code declares cannot be removed."""
+    assert run("schedule", "show", "nope").exit_code == 3
+    assert run("schedule", "pause", "a b").exit_code == 2
+    assert lines(run("schedule", "ls")) == []
+    task = app.task(report)
+    app.schedules.add("s", task.call(), every=60)
+    wrong = run("schedule", "change", "s", "--cron", "61 * * * *")
+    assert (wrong.exit_code, wrong.stderr) == (2, "headrace: cron '61 * * * *': minute 61 not in 0-59\n")
+    assert run("schedule", "change", "s").exit_code == 2
+    assert run("schedule", "change", "s", "--every", "10m", "--jitter", "5s", "--catch-up", "3").exit_code == 0
+    assert app.schedules.get("s").changed == {"cron": None, "every": 600.0, "jitter": 5.0, "catch_up": 3}
+    assert run("schedule", "rm", "s").exit_code == 4
+    assert run("schedule", "rm", "s", "--yes").exit_code == 0
+    assert app.schedules.list() == []
 
 
 def test_ping_and_check_pass_on_a_sound_server(run, app):

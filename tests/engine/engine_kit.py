@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from headrace.core.record import JobOptions, Record, Stored, decode, encode, new_job_id
-from headrace.engine import ops
+from headrace.engine import ops, schedules
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import queue_keys
 
@@ -106,6 +106,14 @@ class Kit:
     def state(self, job_id: str) -> str:
         found = self.look(job_id)
         return "none" if found is None else str(found.state)
+
+
+def make_due(client: SyncClient, name: str, ago_ms: int = 0) -> schedules.Found:
+    """As if this schedule's next tick had come that long ago, whatever it is."""
+    found = client.run(schedules.find("hr", name))
+    entry = msgspec.structs.replace(found.entry, next_ms=found.server_ms - ago_ms, written="due")
+    assert client.run(schedules._put(found.queue, name, found.data, entry))
+    return client.run(schedules.find("hr", name))
 
 
 def ids_of(claims: list[ops.Claim]) -> list[str]:

@@ -7,11 +7,13 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from engine_kit import Kit, ids_of, record_bytes
+from engine_kit import Kit, ids_of, make_due, record_bytes
 
+from headrace import ServerCorrupt
 from headrace.core.record import Stored
+from headrace.core.schedule import Spec
 from headrace.engine import audit as auditing
-from headrace.engine import ops
+from headrace.engine import ops, schedules
 from headrace.engine.audit import audit, faults, home_of, repair
 from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
@@ -34,6 +36,9 @@ def kit(client: SyncClient) -> Kit:
     kit.release("lost", "urgent", alone=False)
     kit.client.run(ops.cancel(kit.queue, "cancelled"))
     kit.client.run(ops.set_progress(kit.queue, "held", b"\x90"))
+    kit.client.run(schedules.add(kit.queue, "hourly", Spec(every_ms=3_600_000, task="kit.task", payload=b"\x91\x90")))
+    kit.client.run(schedules.add(kit.queue, "paused", Spec(every_ms=3_600_000, task="kit.task", payload=b"\x91\x90")))
+    kit.client.run(schedules.pause(kit.client.run(schedules.find("hr", "paused")), ""))
     return kit
 
 
@@ -91,8 +96,28 @@ DAMAGES = [
     (("HINCRBY", "stats", "enqueued", 1), [("counters", "")]),
     (("HDEL", "stats", "failed"), [("counters", "")]),
     (("HSET", "meta", "fence", "lost"), [("meta", "")]),
+    (("ZREM", "schedules", "hourly"), [("schedule", "")]),
+    (("ZADD", "schedules", 5, "hourly"), [("schedule", "")]),
+    (("ZADD", "schedules", 5, "paused"), [("schedule", "")]),
+    (("ZADD", "schedules", 5, "ghost"), [("schedule", "")]),
+    (("HDEL", "schedule_specs", "hourly"), [("schedule", "")]),
     (("HDEL", "meta", "layout", "fence"), [("meta", ""), ("meta", "")]),
 ]
+
+
+@pytest.mark.damages
+def test_a_schedule_that_cannot_be_read_is_named_and_stops_no_other(kit: Kit) -> None:
+    """Its queue's other schedules are fired; a person must remove it."""
+    send(kit, "HSET", kit.queue.schedule_specs, "broken", b"\x01")
+    send(kit, "ZADD", kit.queue.schedules, 5, "broken")
+    make_due(kit.client, "hourly")
+    fired, _ = kit.client.run(schedules.fire_due(kit.queue, {}))
+    assert [("broken", 0), ("hourly", 1)] == [(one.name, len(one.ids)) for one in fired]
+    assert "schedule 'broken' of queue 'default' cannot be read" in fired[0].problem
+    with pytest.raises(ServerCorrupt, match="cannot be read"):
+        kit.client.run(schedules.list_schedules("hr"))
+    (found,) = kit.client.run(repair(kit.queue)).violations
+    assert "has an entry that cannot be read: remove it from hr:{default}:schedule_specs" in found.message
 
 
 @pytest.mark.parametrize(("words", "found"), DAMAGES, ids=[" ".join(map(str, words)) for words, _ in DAMAGES])

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from engine_kit import Kit, ended, ids_of, record_bytes
+from engine_kit import Kit, ended, ids_of, make_due, record_bytes
 
 from headrace.core.record import Stored
-from headrace.engine import admin, ops
+from headrace.core.schedule import Spec, next_ticks
+from headrace.engine import admin, ops, schedules
 from headrace.engine.audit import audit
 from headrace.engine.call import Op, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient
+from headrace.engine.schedules import Declared
 from headrace.errors import JobNotFound, ServerUnreachable
 from headrace.testing import FaultProxy, Trap, runs
 from headrace.testing.proxy import Matches
@@ -95,7 +97,21 @@ def _with_failed(kit: Kit) -> None:
     kit.settle("s", kit.claim("s", 1), ops.Kind.FAILED)
 
 
+def _with_schedule(kit: Kit) -> None:
+    kit.client.run(schedules.add(kit.queue, "s", HOURLY))
+
+
+def _with_due_schedule(kit: Kit) -> None:
+    _with_schedule(kit)
+    make_due(kit.client, "s")
+
+
+def schedule(kit: Kit) -> schedules.Found:
+    return kit.client.run(schedules.find("hr", "s"))
+
+
 ANY = object()
+HOURLY = Spec(every_ms=3_600_000, task="kit.task", payload=b"\x91\x90")
 SESSIONS = "ZCARD", "hr:{default}:sessions"
 CASES = {
     "open": Case(
@@ -163,6 +179,46 @@ CASES = {
         lambda kit: ops.delete(kit.queue, "a"),
         "deleted",
         lambda kit: kit.state("a") == "none" and number(kit, "HGET", kit.queue.stats, "deleted") == 1,
+    ),
+    "schedule_put of add": Case(
+        lambda kit: None,
+        lambda kit: schedules.add(kit.queue, "s", HOURLY),
+        ANY,
+        lambda kit: schedule(kit).state == "active",
+    ),
+    "schedule_put of skip": Case(
+        _with_schedule,
+        lambda kit: schedules.skip(schedule(kit), 2),
+        ANY,
+        lambda kit: (
+            [schedule(kit).look_at_ms]
+            == next_ticks(HOURLY, schedule(kit).server_ms, 3)[2:]
+            == [schedule(kit).entry.next_ms]
+        ),
+    ),
+    "schedule_put of declare": Case(
+        lambda kit: None,
+        lambda kit: schedules.declare("hr", Declared("s", "default", HOURLY), is_start=True),
+        "",
+        lambda kit: schedule(kit).is_held,
+    ),
+    "schedule_put of remove": Case(
+        _with_schedule,
+        lambda kit: schedules.remove(schedule(kit)),
+        None,
+        lambda kit: [] == kit.client.run(schedules.list_schedules("hr")),
+    ),
+    "fire of run_now": Case(
+        _with_schedule,
+        lambda kit: schedules.run_now(schedule(kit)),
+        ANY,
+        lambda kit: 1 == number(kit, "LLEN", kit.queue.ready) == number(kit, "HGET", kit.queue.stats, "enqueued"),
+    ),
+    "fire": Case(
+        _with_due_schedule,
+        lambda kit: schedules.fire_due(kit.queue, {}),
+        ANY,
+        lambda kit: (1, 1) == (number(kit, "LLEN", kit.queue.ready), schedule(kit).entry.fired),
     ),
 }
 

@@ -371,4 +371,31 @@ TIES = [
     Mutant("requeue.lua", "if owner and owner ~= id then return owner end", "", "two live jobs have one key", TIED),
 ]
 
-MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *ONE_JOB, *PYTHON]
+FIRED = ("tests/engine/test_schedules.py", "-k", "valkey or declares or gone")
+_MAY = "if may ~= true then return may end"
+
+SCHEDULES = [
+    Mutant("fire.lua", _MAY, "", "a tick is fired by what was changed since the look, and undoes it", FIRED, is_quick=True),
+    Mutant("fire.lua", "if now_ms < tonumber(tick) then return 'early' end", "", "a tick is fired early", FIRED),
+    Mutant("fire.lua", "if not ends or tonumber(ends) <= now_ms then return 'lapsed' end", "",
+           "a schedule that no code declares makes jobs", FIRED),
+    Mutant("fire.lua", "if #live > 0 then return live end", "", "jobs overlap that must not", FIRED),
+    Mutant("fire.lua", "if redis.call('HEXISTS', q.jobs, id) == 1 then return 0 end", "", "a tick's job is made again", FIRED),
+    Mutant("fire.lua", "if ties and ties.u and owner_of(q, ties.u, now_ms) then return 0 end", "",
+           "a tick's job takes a unique key that is taken", FIRED),
+    Mutant("fire.lua", "if due > now_ms then", "if false then", "jitter is left out", FIRED),
+    Mutant("fire.lua", "redis.call('HINCRBY', q.stats, 'enqueued', made)", "", "jobs of ticks are not counted", FIRED),
+    Mutant("fire.lua", "write_entry(q, name, new, look_at)", "", "a schedule stands at its tick for ever", FIRED),
+    Mutant("schedule_put.lua", _MAY, "", "a change overwrites another", FIRED),
+    Mutant("schedule_put.lua", "if lease_ms > 0 then", "if false then", "a declaration holds for no time", FIRED),
+    Mutant("schedule_renew.lua", "tonumber(ends) > now_ms and 'other' or 'lapsed'", "'other' or 'other'",
+           "a deploy that was taken back stays", FIRED),
+    Mutant("schedule_renew.lua", "state = 'idle'", "", "what was set aside stays so", FIRED),
+    Mutant("include/schedule.lua", "if look_at == '' then redis.call('ZREM'", "if false then redis.call('ZREM'",
+           "a paused schedule is looked at", FIRED),
+    Mutant("include/schedule.lua", "if (stored or '') == new then return 'done' end", "",
+           "who asks again is told that it failed", ("tests/engine/test_lost_replies.py", "-k", "fire or schedule")),
+    Mutant("tend.lua", "tonumber(tick[2] or -1)", "-1", "no worker wakes for a tick", FIRED),
+]  # fmt: skip
+
+MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *SCHEDULES, *ONE_JOB, *PYTHON]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from scenario_lab import HERE, Lab, until
 from test_faults import POOLS
+from ticks import assert_each_tick_made_one_job, wait_for_ticks
 
 from headrace import crash
 from headrace.engine.call import script
@@ -152,6 +153,23 @@ def test_a_supervisor_dies_and_another_worker_takes_over(
     all_ran(lab, 30)
 
 
+SCHEDULES = phases("fire", "schedule_look", "schedule_put", "schedule_renew")
+
+
+@pytest.mark.parametrize(
+    "point", [point if point == "schedule_put.after_send" else pytest.param(point, marks=LONG) for point in SCHEDULES]
+)
+def test_a_supervisor_dies_around_a_tick(lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """As it declares, looks, fires or says that its code is there still: each tick makes one job."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    doomed = lab.start("--processes", "1", "--lease", "2", app="clockwork:app", wait=False)
+    monkeypatch.delenv("HEADRACE_CRASH")
+    lab.start("--processes", "1", "--lease", "2", app="clockwork:app", wait=False)
+    assert (point, doomed.process.pid) == died(once)
+    wait_for_ticks(lab, 3)
+    assert_each_tick_made_one_job(lab)
+
+
 @pytest.mark.parametrize(("point", "pool"), points(["release.after_send"], phases("release"), ["prefork", "asyncio"]))
 def test_a_supervisor_dies_as_it_gives_back_a_dead_childs_jobs(
     lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str, pool: str
@@ -248,6 +266,6 @@ def _run(lab: Lab, monkeypatch: pytest.MonkeyPatch, source: str, point: str) -> 
 
 def test_every_point_is_tried() -> None:
     """No point is without a test here."""
-    tried = {*CHILD, *SUPERVISOR, "kill.before", "kill.after"}
+    tried = {*CHILD, *SUPERVISOR, *SCHEDULES, "kill.before", "kill.after"}
     tried |= {*phases("adopt", "give_back", "progress", "log", "release", "enqueue", *ACTS)}
     assert set(crash.POINTS) == tried

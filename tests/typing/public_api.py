@@ -16,6 +16,7 @@ from headrace import (
     JobContext,
     Queue,
     Retry,
+    Schedule,
     State,
     Task,
     current_batch,
@@ -118,9 +119,20 @@ def batch_use() -> None:
     takes_any_task(answered)
 
 
+def schedules_use() -> None:
+    assert_type(app.cron("* * * * *", tz="UTC", retry=3)(plain).enqueue(1), Job[float])
+    assert_type(app.every(30, overlap="skip")(plain_async).enqueue(1), Job[float])
+    assert_type(app.every(30, name="again")(bare).enqueue("a"), Job[int])
+    assert_type(app.schedules.add("s", bare.call("a"), cron="* * * * *"), Schedule)
+    assert_type(app.schedules.list(), list[Schedule])
+    assert_type(app.schedules.run_now("s"), Job[Any])
+    assert_type(app.schedules.get("s").next_tick, datetime | None)
+
+
 async def async_use() -> None:
     assert_type(await answered.aenqueue("a"), Job[int])
     assert_type(await app.aenqueue(answered, "a"), Job[int])
+    assert_type(await app.schedules.aget("s"), Schedule)
     assert_type(await bare.aenqueue("a"), Job[int])
     assert_type(await (await bare_async.aenqueue("a")).aresult(), int)
     assert_type(await bare_async("a"), int)
@@ -163,6 +175,8 @@ def mistakes() -> None:
     bare.options(durability="disk")  # type: ignore[arg-type]
     app.enqueue(plain)  # type: ignore[call-overload]
     app.enqueue(plain, "a")  # type: ignore[call-overload]
+    app.cron("* * * * *", overlap="no")  # type: ignore[arg-type]
+    app.every(5, evry=1)  # type: ignore[call-arg]
     app.task(queu="x")  # type: ignore[call-overload]
     app.enqueue_many([bare.enqueue])  # type: ignore[arg-type]
     declared_async.enqueue("a")  # type: ignore[call-arg]

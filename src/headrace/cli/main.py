@@ -31,6 +31,7 @@ COMMANDS = {
     "queue": ("queue", "List, show, pause, resume, bound and purge queues."),
     "job": ("job", "List, show, retry, cancel, delete and wait for jobs."),
     "limit": ("limit", "List, set, reset and hold limits."),
+    "schedule": ("schedule", "List, show, change, pause, skip, run and remove schedules."),
     "dead": ("dead", "Failed jobs by what went wrong: list, retry, purge."),
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
     "outbox": ("outbox", "Bring jobs enqueued in a database's transactions to the server."),

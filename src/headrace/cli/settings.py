@@ -20,6 +20,8 @@ UNREACHABLE, OUR_BUG, TIMED_OUT = 69, 70, 124
 
 _CODES: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.JobExists, REFUSED),
+    (errors.ScheduleExists, REFUSED),
+    (errors.ScheduleNotFound, NOT_FOUND),
     (errors.UsageError, WRONG_USE),
     (errors.JobNotFound, NOT_FOUND),
     (errors.ResultTimeout, TIMED_OUT),

@@ -158,7 +158,7 @@ def forget_queue_name(prefix: str, name: str) -> Call[None]:
 def drop_queue(queue: QueueKeys) -> Call[None]:
     """Delete a queue with all its jobs, records and totals. No worker may be on it."""
     keys = [getattr(queue, name) for name in script("tend").keys]
-    keys += [queue.unique, queue.lingering, queue.outbox]
+    keys += [queue.unique, queue.lingering, queue.outbox, queue.schedule_specs, queue.schedule_leases]
     return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from headrace.core.record import Stored
+from headrace.core.schedule import decode_entry, instant_text
+from headrace.engine import schedules
 from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys
@@ -32,7 +34,7 @@ MISSING, UNREADABLE = -1, 0
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """`rule`: place, record, order, session, beside, unique, limit, counters or meta; `job_id`: "" when it is about no single job."""
+    """`rule`: place, record, order, session, beside, unique, limit, counters, meta or schedule; `job_id`: "" when it is about no single job."""
 
     queue: str
     rule: str
@@ -244,6 +246,7 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     violations += yield from _check_unique(queue, places)
     violations += yield from _check_slots(queue)
     violations += yield from _check_meta(queue, is_held=any(places.held.values()))
+    violations += yield from _check_schedules(queue)
     if not any(found.rule in ("place", "record") for found in violations):
         violations += _check_counters(counts)
     return Audit(queue.name, len(places.marks), violations, len(suspicious) > MOST_REPORTED)
@@ -260,6 +263,8 @@ def repair(queue: QueueKeys) -> Steps[Audit]:
         if not report.violations:
             break
         yield from _mend_queue(queue)
+        if any(found.rule == "schedule" for found in report.violations):
+            yield from _mend_schedules(queue)
         ids = sorted({found.job_id for found in report.violations if found.job_id})
         mended = yield from _mend_jobs(queue, ids)
         if not mended or not report.truncated:
@@ -555,6 +560,41 @@ def _check_meta(queue: QueueKeys, *, is_held: bool) -> Steps[list[Violation]]:
     return wrong
 
 
+def _check_schedules(queue: QueueKeys) -> Steps[list[Violation]]:
+    """Each schedule can be read, and is looked at when its next tick comes, and only then."""
+    wrong: list[Violation] = []
+    _, rows = yield from schedules.look_raw(queue, ())
+    for raw in rows:
+        try:
+            entry = decode_entry(raw.data)
+        except msgspec.MsgspecError:
+            text = f"schedule {raw.name!r} has an entry that cannot be read: remove it from {queue.base}schedule_specs"
+            wrong.append(Violation(queue.name, "schedule", text))
+            continue
+        wanted = schedules.look_at(entry)
+        found = "" if raw.look_at_ms is None else str(raw.look_at_ms)
+        if wanted != found:
+            text = f"schedule {raw.name!r} is {entry.state}: its next tick is {_tick(wanted)}, but it stands at {_tick(found)}"
+            wrong.append(Violation(queue.name, "schedule", text))
+    known = {raw.name for raw in rows}
+    names: list[str] = yield command("ZRANGE", queue.schedules, 0, -1, key=queue.schedules, decode=_texts)
+    for name in names:
+        if name not in known and not (yield from _has_schedule(queue, name)):
+            wrong.append(Violation(queue.name, "schedule", f"schedule {name!r} is to be looked at, but has no entry"))
+    return wrong
+
+
+def _tick(at: str) -> str:
+    return instant_text(int(at)) if at else "none"
+
+
+def _has_schedule(queue: QueueKeys, name: str) -> Steps[bool]:
+    """Whether it has an entry, or is no longer to be looked at: it may have come or gone since."""
+    score = yield command("ZSCORE", queue.schedules, name, key=queue.schedules, decode=lambda reply: reply)
+    found = yield command("HEXISTS", queue.schedule_specs, name, key=queue.schedule_specs, decode=bool)
+    return score is None or found
+
+
 def _missing(counts: QueueCounts) -> int:
     """How many jobs the totals do not account for."""
     total = counts.totals.get
@@ -575,6 +615,21 @@ def _check_counters(counts: QueueCounts) -> list[Violation]:
 
 
 # -- mending
+
+
+def _mend_schedules(queue: QueueKeys) -> Steps[None]:
+    """Let each be looked at when its entry says; drop what has none. One that cannot be read is left for a person."""
+    _, rows = yield from schedules.look_raw(queue, ())
+    for raw in rows:
+        try:
+            entry = decode_entry(raw.data)
+        except msgspec.MsgspecError:
+            continue
+        yield schedules.put_back(queue, raw.name, raw.data, entry)
+    names: list[str] = yield command("ZRANGE", queue.schedules, 0, -1, key=queue.schedules, decode=_texts)
+    for name in names:
+        if not (yield from _has_schedule(queue, name)):
+            yield command("ZREM", queue.schedules, name, key=queue.schedules, decode=int)
 
 
 def _mend_queue(queue: QueueKeys) -> Steps[None]:

@@ -14,6 +14,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
     "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "ties", "outbox",
+    "schedules", "schedule_specs", "schedule_leases",
 )  # fmt: skip
 
 
@@ -42,6 +43,9 @@ class QueueKeys:
     lingering: bytes
     ties: bytes
     outbox: bytes
+    schedules: bytes
+    schedule_specs: bytes
+    schedule_leases: bytes
 
     def __init__(self, name: str, prefix: str = PREFIX) -> None:
         self.name = name

@@ -127,6 +127,8 @@ class Released(msgspec.Struct):
 
 
 class Tended(msgspec.Struct):
+    """`next_tick_ms`: when a schedule of this queue is due; None when none is to come."""
+
     server_ms: int
     promoted: int
     swept_sessions: list[str]
@@ -134,6 +136,7 @@ class Tended(msgspec.Struct):
     trimmed: int
     failed: list[str]
     overdue_sessions: list[str]
+    next_tick_ms: int | None = None
     has_letters: bool = False
     is_half_done: bool = False
 
@@ -477,9 +480,10 @@ def tend(queue: QueueKeys, *, sweep: bool, done_max: int = DONE_MAX, dead_max: i
 
 
 def _read_tended(reply: list[Any]) -> Tended:
-    now, promoted, sessions, jobs, trimmed, failed, overdue, has_letters, is_half_done = reply
+    now, promoted, sessions, jobs, trimmed, failed, overdue, tick, has_letters, is_half_done = reply
+    next_tick_ms = None if tick < 0 else int(tick)
     return Tended(
-        int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue),
+        int(now), promoted, _texts(sessions), _texts(jobs), trimmed, _texts(failed), _texts(overdue), next_tick_ms,
         bool(has_letters), bool(is_half_done),
     )  # fmt: skip
 

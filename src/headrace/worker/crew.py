@@ -17,6 +17,7 @@ from typing import TypeVar
 from headrace.engine.call import Op
 from headrace.engine.clients import AsyncClient
 from headrace.engine.keys import QueueKeys, queue_keys
+from headrace.engine.schedules import Declared
 from headrace.errors import ServerDenied, ServerError
 from headrace.worker.board import Board, ChildRow, SlotRow, session_id
 from headrace.worker.config import WorkerConfig
@@ -93,6 +94,7 @@ class Crew:
         self.children = [Child(number) for number in range(config.children)]
         self.health = Health(self.say)
         self.queues: list[QueueKeys] = []
+        self.schedules: list[Declared] = []
         self._client: AsyncClient | None = None
 
     def connect(self, client: AsyncClient, queues: list[str]) -> None:

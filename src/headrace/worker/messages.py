@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.engine.schedules import Declared
 from headrace.worker.config import WorkerConfig
 
 LENGTH = struct.Struct("!I")
@@ -35,6 +36,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[str] = []
     async_tasks: list[str] = []
     threads: list[str] = []
+    schedules: list[Declared] = []
 
 
 class Fork(msgspec.Struct, frozen=True):

@@ -51,6 +51,7 @@ class Reloader:
             count = len(hello.tasks)
             self._crew.say(f"reloaded {', '.join(names[:3])} ({count} task{'' if count == 1 else 's'})")
             self._serve(hello.queues)
+            self._crew.schedules = hello.schedules
             await self._replace_children()
 
     def _serve(self, queues: list[str]) -> None:

@@ -48,6 +48,7 @@ def describe(app: Headrace) -> Hello:
         tasks=sorted(app.tasks),
         async_tasks=sorted(name for name, task in app.tasks.items() if task.is_async),
         threads=[thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+        schedules=app.declared_schedules(),
     )
 
 

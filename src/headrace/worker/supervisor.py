@@ -6,9 +6,10 @@ Duties, each a class with a `run_once` that returns the seconds to its next turn
  3. `Leases`: sessions are renewed; running jobs hear that they are cancelled.
  4. `Deadlines`: overdue jobs are interrupted, then killed; old batches are broken up.
  5. `Errands`: releases and give-backs reach the server, however long it is away.
- 6. `Tender`: due jobs are promoted, lost workers' jobs taken over.
- 7. `Presence`: beats, and commands from afar.
- 8. `MemoryLimit`: children that have grown too large are replaced.
+ 6. `Tender`: due jobs are promoted, due schedules fired, lost workers' jobs taken over.
+ 7. `Schedules`: what the code declares is told to the server.
+ 8. `Presence`: beats, and commands from afar.
+ 9. `MemoryLimit`: children that have grown too large are replaced.
 The supervisor itself starts and ends them, and turns signals into what they mean.
 
 Linux, macOS: the process must have no other children of its own, since it collects them all.
@@ -41,6 +42,7 @@ from headrace.worker.presence import Presence
 from headrace.worker.processes import Death, adopt_orphans, send_signal
 from headrace.worker.reload import Reloader
 from headrace.worker.roster import MemoryLimit, Roster
+from headrace.worker.schedules import Schedules
 from headrace.worker.tend import Tender
 
 OK, WRONG_USE, UNREACHABLE, BROKEN, MISCONFIGURED, INTERRUPTED, TERMINATED = 0, 2, 69, 70, 78, 130, 143
@@ -71,6 +73,7 @@ class Supervisor:
         self._errands = Errands(self._crew)
         self._launcher = Launcher(self._board, is_adopting=is_adopting, tell_death=self._bury)
         self._roster = Roster(self._crew, self._launcher, self._errands)
+        self._schedules = Schedules(self._crew)
         self._presence = Presence(self._crew, self._obey, self._state)
         self._reloader = Reloader(self._crew, self._launcher, self._roster)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,6 +115,7 @@ class Supervisor:
         try:
             client = AsyncClient(ServerConfig(hello.url, prefix=hello.prefix), retry=False)
             self._crew.connect(client, queues)
+            self._crew.schedules = hello.schedules
             info = await self._find_server()
         except UsageError as error:
             return self._refuse(WRONG_USE, str(error))
@@ -161,7 +165,8 @@ class Supervisor:
             self._roster,
             Leases(self._crew),
             Deadlines(self._crew, self._errands),
-            Tender(self._crew),
+            Tender(self._crew, self._schedules),
+            self._schedules,
             self._presence,
             MemoryLimit(self._crew),
         ]
@@ -205,6 +210,8 @@ class Supervisor:
             text = str(error)
         else:
             text = hello.error
+            if not text and hello.schedules != self._crew.schedules:
+                self._crew.schedules = hello.schedules
         if text:
             self._crew.say(f"no spawner: {text}; trying again")
             await _wait(self._told, 1.0)

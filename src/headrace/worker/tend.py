@@ -1,4 +1,4 @@
-"""Tend queues: promote due jobs, take over dead workers' jobs, trim what is kept. Every supervisor does; none leads."""
+"""Tend queues: promote due jobs, fire due schedules, take over dead workers' jobs, trim what is kept. Every supervisor does; none leads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from headrace.engine import flows, ops
 from headrace.engine.keys import QueueKeys
 from headrace.errors import ServerError
 from headrace.worker.crew import Crew
+from headrace.worker.schedules import Schedules
 
 TEND_EVERY_S = 1.0
 CLOCKS_AGREE_MS = 1_000.0
 MOST_A_CALL = 256
+SOON_S = 0.01
 
 
 class SweepGuard:
@@ -49,25 +51,27 @@ class SweepGuard:
 
 
 class Tender:
-    """Tends each queue of the worker once a second, or four times a lease, with a guard for each (on Cluster each may have its own clock)."""
+    """Tends each queue of the worker once a second, or four times a lease, and at each tick of a schedule, with a guard for each (on Cluster each may have its own clock)."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, schedules: Schedules) -> None:
         self._crew = crew
+        self._schedules = schedules
         self._guards: dict[str, SweepGuard] = {}
 
     async def run_once(self) -> float:
-        is_more = False
+        pause_s = min(TEND_EVERY_S, self._crew.config.lease_ms / 4_000)
         for queue in self._crew.queues:
-            is_more = await self._tend(queue) or is_more
-        return 0.01 if is_more else min(TEND_EVERY_S, self._crew.config.lease_ms / 4_000)
+            pause_s = min(pause_s, await self._tend(queue))
+        return pause_s
 
-    async def _tend(self, queue: QueueKeys) -> bool:
+    async def _tend(self, queue: QueueKeys) -> float:
+        """Returns the seconds until there is more to do, if it is soon."""
         guard = self._guards.setdefault(queue.name, SweepGuard(self._crew.config.lease_ms))
         try:
             done = await self._crew.run(ops.tend(queue, sweep=guard.may_sweep))
         except ServerError:
             guard.lost()
-            return False
+            return TEND_EVERY_S
         guard.saw(done.server_ms)
         if done.swept_sessions:
             count = len(done.swept_jobs)
@@ -79,5 +83,19 @@ class Tender:
             try:
                 await self._crew.run(flows.sweep(queue, done.server_ms))
             except ServerError:
-                return False
-        return done.promoted >= MOST_A_CALL
+                return SOON_S
+        if done.promoted >= MOST_A_CALL:
+            return SOON_S
+        return await self._fire(queue, done.server_ms, done.next_tick_ms)
+
+    async def _fire(self, queue: QueueKeys, server_ms: int, tick_ms: int | None) -> float:
+        if tick_ms is None:
+            return TEND_EVERY_S
+        if tick_ms > server_ms:
+            return (tick_ms - server_ms) / 1000
+        try:
+            # What waits for a job's end is due all the time: only what was made is a reason to look again at once.
+            return SOON_S if await self._schedules.fire(queue) else TEND_EVERY_S
+        except ServerError as error:
+            self._crew.health.note(error)
+            return TEND_EVERY_S

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
--- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties
+-- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties schedules
 -- ARGV[1] layout  [2] sweep (0/1)  [3] most succeeded jobs kept  [4] most failed jobs kept
 -- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease,
---   outbox has something (0/1), flows or links may be half done (0/1)}
+--   when a schedule's next tick is, or -1, outbox has something (0/1), flows or links may be half done (0/1)}
 -- include: record
 -- include: ties
 -- include: place
@@ -118,7 +118,8 @@ if redis.call('EXISTS', key_of(q, 'waiting')) == 1 then end_waiting() end
 follow(q)
 
 if promoted > 0 or #jobs > 0 then ring(q) end
+local tick = redis.call('ZRANGE', q.schedules, 0, 0, 'WITHSCORES')
 return {
-  now_ms, promoted, swept, jobs, trimmed, failed, overdue, redis.call('EXISTS', key_of(q, 'outbox')),
+  now_ms, promoted, swept, jobs, trimmed, failed, overdue, tonumber(tick[2] or -1), redis.call('EXISTS', key_of(q, 'outbox')),
   redis.call('EXISTS', key_of(q, 'linking'), key_of(q, 'incomplete')),
 }
