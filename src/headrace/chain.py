@@ -210,12 +210,15 @@ class Flow:
         check_name("signal", name)
         if any(node.signal == name for node in self.nodes):
             raise UsageError(f"signal: this flow has a signal {name!r} already")
-        node = self.add(self.app.signal_call(), after=after)
+        parents = [after] if isinstance(after, Node) else list(after)
+        node = self._add_node([self.app.signal_call()], parents, "succeeded", is_group=False, is_signal=True)
         node.signal = name
         node.timeout_ms = 0 if timeout is None else duration_ms("timeout", timeout)
         return node
 
-    def _add_node(self, calls: Sequence[Any], parents: Sequence[Node[Any]], when: str, *, is_group: bool) -> Node[Any]:
+    def _add_node(
+        self, calls: Sequence[Any], parents: Sequence[Node[Any]], when: str, *, is_group: bool, is_signal: bool = False
+    ) -> Node[Any]:
         if len(self.nodes) >= MOST_STEPS:
             raise UsageError(f"a flow has at most {MOST_STEPS:,} steps: use a group for many jobs of one kind")
         node: Node[Any] = Node(self, len(self.nodes), calls, is_group=is_group)
@@ -227,7 +230,7 @@ class Flow:
             for source in call.sources():
                 if source is not None and source.flow is not self:
                     raise UsageError(f"{call.task}: takes the result of a step of another flow")
-                if source is None and len(parents) != 1:
+                if source is None and len(parents) != 1 and not is_signal:
                     raise UsageError(
                         f"{call.task}: `previous` stands for one step; this one comes after {len(parents)}"
                     )
