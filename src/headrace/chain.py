@@ -7,7 +7,7 @@ in `headrace.flow`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 from headrace.core.retry import duration_ms
 from headrace.core.ties import check_name
@@ -20,6 +20,7 @@ A_contra = TypeVar("A_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 When: TypeAlias = Literal["succeeded", "ended", "failed"]
+After: TypeAlias = "Node[Any] | Sequence[Node[Any]]"
 LETTERS: dict[str, str] = {"succeeded": "s", "ended": "a", "failed": "f"}
 MOST_STEPS = 10_000
 MOST_MEMBERS = 1_000_000
@@ -37,13 +38,39 @@ class Step(Protocol[R_co]):
     @property
     def app(self) -> Any: ...
 
+    @property
+    def gives(self) -> type[R_co]: ...
+
 
 class Follows(Protocol[A_contra, R_co]):
     """A task of one argument, which takes the result of the step before: `a.call(1) >> b`."""
 
     def following(self) -> Step[R_co]: ...
 
-    def __call__(self, result: A_contra, /) -> Any: ...
+    def call(self, result: A_contra, /) -> Any: ...
+
+
+class Run(Protocol[R_co]):
+    """What was enqueued: `headrace.FlowRun`."""
+
+    @property
+    def id(self) -> str: ...
+
+    def result(self, timeout: float | None = None) -> R_co: ...
+
+    async def aresult(self, timeout: float | None = None) -> R_co: ...
+
+    def look(self) -> Any: ...
+
+    async def alook(self) -> Any: ...
+
+    def cancel(self) -> int: ...
+
+    async def acancel(self) -> int: ...
+
+    def retry(self) -> int: ...
+
+    async def aretry(self) -> int: ...
 
 
 class CallGroup(Generic[R_co]):
@@ -54,14 +81,22 @@ class CallGroup(Generic[R_co]):
     def __init__(self, calls: Sequence[Any]) -> None:
         self.calls = calls
 
+    @overload
+    def __rshift__(self, other: Follows[R_co, S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: Step[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: CallGroup[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: Chain[S]) -> Chain[S]: ...
     def __rshift__(self, other: Any) -> Chain[Any]:
         return Chain([self, *steps_of(other)])
 
-    def enqueue(self) -> Any:
-        """Enqueue them as a flow of one step."""
+    def enqueue(self) -> Run[R_co]:
+        """Enqueue them as a flow of one step, whose result is that of its last call."""
         return Chain([self]).enqueue()
 
-    async def aenqueue(self) -> Any:
+    async def aenqueue(self) -> Run[R_co]:
         """As `enqueue`."""
         return await Chain([self]).aenqueue()
 
@@ -88,6 +123,14 @@ class Chain(Generic[R_co]):
     def __init__(self, steps: list[Any]) -> None:
         self.steps = steps
 
+    @overload
+    def __rshift__(self, other: Follows[R_co, S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: Step[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: CallGroup[S]) -> Chain[S]: ...
+    @overload
+    def __rshift__(self, other: Chain[S]) -> Chain[S]: ...
     def __rshift__(self, other: Any) -> Chain[Any]:
         return Chain([*self.steps, *steps_of(other)])
 
@@ -99,13 +142,13 @@ class Chain(Generic[R_co]):
             last = flow.add(step, after=() if last is None else (last,))
         return flow
 
-    def enqueue(self) -> Any:
+    def enqueue(self) -> Run[R_co]:
         """Store all its jobs; the first can run at once. Returns the FlowRun, whose result is the last step's."""
-        return self.flow().enqueue()
+        return cast("Run[R_co]", self.flow().enqueue())
 
-    async def aenqueue(self) -> Any:
+    async def aenqueue(self) -> Run[R_co]:
         """As `enqueue`."""
-        return await self.flow().aenqueue()
+        return cast("Run[R_co]", await self.flow().aenqueue())
 
 
 def steps_of(other: Any) -> list[Any]:
@@ -172,7 +215,15 @@ class Flow:
         self.name = check_name("flow", name) if name else ""
         self.nodes: list[Node[Any]] = []
 
-    def add(self, step: Any, *, after: Node[Any] | Sequence[Node[Any]] = (), when: When = "succeeded") -> Node[Any]:
+    @overload
+    def add(self, step: Step[R], *, after: After = (), when: When = "succeeded") -> Node[R]: ...
+    @overload
+    def add(self, step: CallGroup[R], *, after: After = (), when: When = "succeeded") -> Node[R]: ...
+    @overload
+    def add(self, step: Chain[R], *, after: After = (), when: When = "succeeded") -> Node[R]: ...
+    @overload
+    def add(self, step: Flow, *, after: After = (), when: When = "succeeded") -> Node[Any]: ...
+    def add(self, step: Any, *, after: After = (), when: When = "succeeded") -> Node[Any]:
         """Add a step: a call, a group, a chain, or another flow, which becomes a part of this one.
 
         Args:
@@ -199,9 +250,7 @@ class Flow:
         calls = step.calls if isinstance(step, CallGroup) else steps_of(step)
         return self._add_node(calls, parents, when, is_group=isinstance(step, CallGroup))
 
-    def signal(
-        self, name: str, *, after: Node[Any] | Sequence[Node[Any]] = (), timeout: float | None = None
-    ) -> Node[Any]:
+    def signal(self, name: str, *, after: After = (), timeout: float | None = None) -> Node[Any]:
         """Add a step that waits until `app.flows.signal(run.id, name, value)` is called; its result is that value.
 
         Args:
@@ -255,17 +304,17 @@ class Flow:
             self.nodes.append(copy)
         return copies[other.nodes[-1]]
 
-    def enqueue(self) -> Any:
+    def enqueue(self) -> Run[Any]:
         """Store all its jobs; those that wait for nothing can run at once. Returns the FlowRun.
 
         Raises:
             UsageError: it has no step, or a step has options that a flow cannot keep.
         """
-        return self.app.send_flow(self)
+        return cast("Run[Any]", self.app.send_flow(self))
 
-    async def aenqueue(self) -> Any:
+    async def aenqueue(self) -> Run[Any]:
         """As `enqueue`."""
-        return await self.app.asend_flow(self)
+        return cast("Run[Any]", await self.app.asend_flow(self))
 
     def copy(self) -> Self:
         """The same steps, to be enqueued again or added to."""

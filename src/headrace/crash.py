@@ -13,7 +13,8 @@ import sys
 from typing import Final
 
 SCRIPTS = (
-    "adopt", "announce", "beat", "cancel", "claim", "delete", "enqueue", "fire", "give_back", "log", "open", "progress", "release",
+    "adopt", "announce", "arrive", "beat", "cancel", "claim", "delete", "enqueue", "fire", "flow_put", "give_back", "limit_hold", "link",
+    "log", "open", "progress", "release",
     "renew", "requeue", "schedule_look", "schedule_put", "schedule_renew", "settle", "tend", "unwatch", "watch",
 )  # fmt: skip
 """What is sent to the server; a claim without outcomes is `claim`, one with outcomes is `settle`."""

@@ -84,6 +84,11 @@ class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
     def __repr__(self) -> str:
         return f"<JobCall {self.task} on {self.plan.queue}>"
 
+    @property
+    def gives(self) -> type[R_co]:
+        """The type of its result, as annotated."""
+        return cast("type[R_co]", self.result_type)
+
     @overload
     def __rshift__(self, other: Follows[R_co, S]) -> Chain[S]: ...
     @overload

@@ -383,3 +383,23 @@ def test_jobs_of_a_group_are_cancelled_together(run, app):
         app.options(group=f"tenant-{n % 2}", delay=60 * (n // 2)).enqueue("t", n)
     assert len(lines(run("job", "cancel", "--filter", "group:tenant-0", "--yes"))) == 2
     assert [row[3] for row in lines(run("job", "ls", "--filter", "group:tenant-1"))] == ["queued"]
+
+
+def test_flows_are_listed_shown_signalled_and_cancelled(run, app):
+    """The graph is drawn in text; a signal is an input; cancel ends what has not ended."""
+    flow = app.flow("import")
+    first = flow.signal("approve")
+    flow.add(app.options().call("t.load", 1), after=[first])
+    flow.add(app.options().call("t.undo", 1), after=[first], when="failed")
+    flow_run = flow.enqueue()
+    assert lines(run("flow", "ls"))[0][:5] == [flow_run.id, "import", "running", "0", "3"]
+    shown = run("flow", "show", flow_run.id).stdout
+    assert "… 0 signal approve  waiting" in shown
+    assert "  … 2 t.undo  waiting  after 0 (failed)" in shown
+    assert run("flow", "signal", flow_run.id, "approve", "3").exit_code == 0
+    assert documents(run("flow", "show", flow_run.id, "--json"))[0]["steps"][0]["states"] == {"queued": 1}
+    assert run("flow", "signal", flow_run.id, "other").exit_code == 3
+    assert run("flow", "cancel", flow_run.id).stdout == "3\n"
+    assert lines(run("flow", "ls"))[0][2] == "cancelled"
+    assert run("flow", "retry", flow_run.id).stdout == "0\n"
+    assert run("flow", "show", "nope").exit_code == 3

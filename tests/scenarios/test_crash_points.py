@@ -269,3 +269,68 @@ def test_every_point_is_tried() -> None:
     tried = {*CHILD, *SUPERVISOR, *SCHEDULES, "kill.before", "kill.after"}
     tried |= {*phases("adopt", "give_back", "progress", "log", "release", "enqueue", *ACTS)}
     assert set(crash.POINTS) == tried
+
+
+FLOW = "from chain_jobs import double, one, text; (one.call(1) >> double >> text).enqueue()"
+DEPENDENT = "from chain_jobs import app, one, says; says.options(depends_on=one.enqueue(1)).enqueue('after')"
+
+
+@pytest.mark.parametrize(
+    "point", [point if point == "arrive.after_send" else pytest.param(point, marks=LONG) for point in phases("arrive")]
+)
+def test_a_child_dies_as_it_passes_a_result_to_another_queue(
+    lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """The letter was written with the job's end: another brings it, and the next step runs once."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    lab.start("default", "other", "--processes", "2", app="chain_jobs:app")
+    assert produce(lab, FLOW) == 0
+    assert point == died(once)[0]
+    until(lambda: len(lab.lines("start")) == 3, timeout_s=30)
+    assert [row[0] for row in lab.lines("start")] == ["one", "double", "text"]
+
+
+@pytest.mark.parametrize(
+    ("point", "runs_all"),
+    [
+        pytest.param("flow_put.before_send", False, marks=LONG),
+        pytest.param("flow_put.after_send", False, marks=LONG),
+        pytest.param("enqueue.before_send", False, marks=LONG),
+        pytest.param("enqueue.before_send:2", False, marks=LONG),
+        pytest.param("enqueue.after_send:3", True, marks=LONG),
+        ("flow_put.before_send:2", True),
+    ],
+)
+def test_a_producer_dies_as_it_stores_a_flow(
+    lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str, runs_all: bool
+) -> None:
+    """Either all of it runs, or nothing: what would wait for ever is cancelled after a minute."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    assert produce(lab, FLOW) == -signal.SIGKILL
+    assert point.partition(":")[0] == died(once)[0]
+    monkeypatch.delenv("HEADRACE_CRASH")
+    lab.start("default", "other", "--processes", "1", app="chain_jobs:app")
+    if runs_all:
+        until(lambda: len(lab.lines("start")) == 3, timeout_s=30)
+        return
+    waiting = [lab.redis.hlen(f"{queue_keys(name).base}waiting") for name in ("default", "other")]
+    assert sum(waiting) in (0, 1, 2)
+    keys = [f"{queue_keys(name).base}{place}" for name in ("default", "other") for place in ("waiting", "incomplete")]
+    until(lambda: not lab.redis.exists(*keys), timeout_s=90, what="the flow is given up")
+    assert not lab.lines("start")
+
+
+@pytest.mark.parametrize("point", [pytest.param(point, marks=LONG) for point in phases("link")])
+def test_a_producer_dies_as_it_links_a_job(lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """Who tends the queue links it: it starts when the other has ended."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    assert produce(lab, DEPENDENT) == -signal.SIGKILL
+    monkeypatch.delenv("HEADRACE_CRASH")
+    lab.start("default", "--processes", "1", app="chain_jobs:app")
+    until(lambda: [row[0] for row in lab.lines("start")] == ["one", "says"], timeout_s=40)
+
+
+def produce(lab: Lab, code: str) -> int:
+    """Run a producer of the chain's jobs; its exit code."""
+    environment = {**os.environ, "HEADRACE_URL": lab.url, "LEDGER": str(lab.ledger)}
+    return subprocess.run([sys.executable, "-c", code], cwd=HERE, env=environment).returncode

@@ -10,6 +10,7 @@ from headrace import (
     Batch,
     BatchContext,
     BatchTask,
+    Chain,
     Headrace,
     Job,
     JobCall,
@@ -21,7 +22,9 @@ from headrace import (
     Task,
     current_batch,
     current_job,
+    group,
 )
+from headrace.chain import CallGroup
 from headrace.core.record import AttemptError
 
 app = Headrace()
@@ -142,6 +145,38 @@ async def async_use() -> None:
     assert_type(await app.queue("low").aenqueue(plain_async, 1), Job[float])
     assert_type(await app.aenqueue_many([bare.call("a")]), list[Job[int]])
     assert_type(await app.ajob("id"), Job[Any])
+
+
+@app.task
+def counts(words: str) -> int:
+    return len(words)
+
+
+@app.task
+def shows(number: int) -> str:
+    return str(number)
+
+
+@app.task
+def adds(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def chain_use() -> None:
+    assert_type(counts.call("a") >> shows, Chain[str])
+    assert_type(counts.call("a") >> shows.call(1), Chain[str])
+    assert_type(counts.call("a") >> shows >> counts, Chain[int])
+    assert_type(group(counts.call(word) for word in "ab"), CallGroup[list[int]])
+    assert_type(group(counts.call(word) for word in "ab") >> adds, Chain[int])
+    assert_type((counts.call("a") >> shows).enqueue().result(timeout=1), str)
+    flow = app.flow("name")
+    first = flow.add(counts.call("a"))
+    assert_type(first.result, int)
+    assert_type(flow.add(shows.call(first.result), after=first).result, str)
+    flow.add(shows.call(1), after=[first], when="failed")
+    counts.call("a") >> adds  # type: ignore[operator]
+    flow.add(shows.call(1), when="never")  # type: ignore[call-overload]
+    shows.options(depends_on=[counts.enqueue("a")]).enqueue(1)
 
 
 def handle_use(job: Job[int]) -> None:

@@ -421,7 +421,7 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
 
 def look_at_limits(queue: QueueKeys, names: Sequence[str]) -> Call[list[LimitState]]:
     """How these limits of a queue stand, each by its own name."""
-    found = script("limit_look")
+    found = script("admin_limit_look")
 
     def decode(reply: list[Any]) -> list[LimitState]:
         rules = {name.decode(): msgspec.msgpack.decode(packed) for name, packed in text_pairs(reply[1])}
@@ -451,7 +451,7 @@ def _optional_ms(score: bytes | float | None) -> int | None:
 
 def list_limits(queue: QueueKeys) -> Steps[list[LimitState]]:
     """The limits that hold jobs back now, are held themselves, or were changed; up to 1,000, sorted by name."""
-    names: list[str] = yield Call(script("limit_names"), queue.block(("meta", "jobs")), [LAYOUT_ARG], _texts)
+    names: list[str] = yield Call(script("admin_limit_names"), queue.block(("meta", "jobs")), [LAYOUT_ARG], _texts)
     if not names:
         return []
     states: list[LimitState] = yield look_at_limits(queue, sorted(names)[:MOST_LIMITS])

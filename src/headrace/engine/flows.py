@@ -198,7 +198,7 @@ def half_done(queue: QueueKeys, name: str, older_ms: int, server_ms: int) -> Cal
 def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
     """Do what others began and did not end: letters, links, flows whose producer died before all was stored.
 
-    A flow of which the first jobs are missing a minute later is given up: those that wait are cancelled.
+    A flow whose first jobs are missing a minute later is given up: those that wait for them are cancelled.
     """
     yield from deliver(queue)
     for job_id in (yield half_done(queue, "linking", LINK_AGAIN_AFTER_MS, server_ms)):
@@ -207,8 +207,8 @@ def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
             yield from _give_up(queue, job_id)
     for flow_id in (yield half_done(queue, "incomplete", ABANDONED_AFTER_MS, server_ms)):
         graph: bytes | None = yield read_graph(queue, flow_id)
-        for keys, job_id in jobs_of(flow_id, graph, queue.prefix):
-            yield from _give_up(keys, job_id)
+        if graph is not None:
+            yield from _give_up_stuck(flow_id, decode_graph(graph), queue.prefix)
         yield forget(queue, "incomplete", flow_id)
 
 
@@ -229,12 +229,26 @@ def _give_up(queue: QueueKeys, job_id: str) -> Steps[None]:
         yield from ops.cancel(queue, job_id)
 
 
-def jobs_of(flow_id: str, graph: bytes | None, prefix: str) -> Iterable[tuple[QueueKeys, str]]:
-    """Each job of a flow: its queue and its id."""
-    for number, node in enumerate(decode_graph(graph).nodes if graph else ()):
+def _give_up_stuck(flow_id: str, graph: Graph, prefix: str) -> Steps[None]:
+    """Cancel the jobs that wait for one which was never stored: it has no record, and sent nothing."""
+    for number, node in enumerate(graph.nodes):
         keys = queue_keys(node.queue, prefix)
-        for job_id in node.ids(flow_id, number):
-            yield keys, job_id
+        first = int(node.task.startswith("signal "))
+        senders: dict[int, tuple[QueueKeys, str]] = {}
+        for parent, _ in node.after:
+            ids = graph.nodes[parent].ids(flow_id, parent)
+            at = queue_keys(graph.nodes[parent].queue, prefix)
+            senders.update((first + i, (at, job_id)) for i, job_id in enumerate(ids))
+            first += len(ids)
+        absent: list[int] = []
+        for input_number, (at, job_id) in senders.items():
+            if not (yield command("HEXISTS", at.jobs, job_id, key=at.jobs, decode=bool)):
+                absent.append(input_number)
+        for job_id in node.ids(flow_id, number) if absent else ():
+            key = _key(keys, f"inputs:{job_id}")
+            came: list[bytes | None] = yield command("HMGET", key, *absent, key=key, decode=list)
+            if None in came:
+                yield from _give_up(keys, job_id)
 
 
 class GraphNode(msgspec.Struct, frozen=True, array_like=True):

@@ -516,7 +516,7 @@ def announce_queues(prefix: str, names: Sequence[str]) -> Call[None]:
 
 def set_limit(queue: QueueKeys, name: str, rule: Mapping[str, Any] | None) -> Call[None]:
     """What holds for a limit of this name, or template, whatever its jobs say (`core.ties.rule`); None: as they say."""
-    found = script("limit_set")
+    found = script("admin_limit_set")
     packed = b"" if rule is None else msgspec.msgpack.encode(rule)
     return Call(found, queue.block(found.keys), [LAYOUT_ARG, name, packed], _nothing)
 
@@ -535,7 +535,7 @@ def refund_limit(queue: QueueKeys, name: str, refund_ms: float) -> Call[None]:
 
 def bound_queue(queue: QueueKeys, bounds: Mapping[str, int | str | None]) -> Call[None]:
     """Set `max_running`, `max_length`, `overflow` ("refuse" or "drop_oldest") of a queue; None takes one away."""
-    found = script("queue_set")
+    found = script("admin_queue_set")
     words: list[Arg] = []
     for field, value in bounds.items():
         words += (field, "" if value is None else value)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- limit_names: the limits that hold jobs back, are held themselves, or were changed: at most 1,000 of each. Changes nothing.
+-- admin_limit_names: the limits that hold jobs back, are held themselves, or were changed: at most 1,000 of each. Changes nothing.
 -- keys: meta jobs
 -- ARGV[1] layout
 -- returns names

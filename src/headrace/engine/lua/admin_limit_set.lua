@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- limit_set: change what holds for a limit, whatever its jobs say; or let them say it again. Parked jobs are looked at anew.
+-- admin_limit_set: change what holds for a limit, whatever its jobs say; or let them say it again. Parked jobs are looked at anew.
 -- keys: meta wake jobs
 -- ARGV[1] layout  [2] name, or template  [3] a msgpack map {c most running, r jobs per p ms, b burst}, '' takes it back
 -- returns 1

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- limit_look: limits as they stand. Changes nothing.
+-- admin_limit_look: limits as they stand. Changes nothing.
 -- keys: meta jobs
 -- ARGV[1] layout  [2..] names
 -- returns {server ms, {what was set, by name}, for each name: held until, running, parked, looked at again}

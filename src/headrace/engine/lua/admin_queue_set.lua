@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- queue_set: bound a queue: fields of its meta hash. An empty value takes the bound away.
+-- admin_queue_set: bound a queue: fields of its meta hash. An empty value takes the bound away.
 -- keys: meta wake
 -- ARGV[1] layout  [2..] field, value, …: max_running, max_length, overflow
 -- returns 1
