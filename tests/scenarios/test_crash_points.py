@@ -268,6 +268,7 @@ def test_every_point_is_tried() -> None:
     """No point is without a test here."""
     tried = {*CHILD, *SUPERVISOR, *SCHEDULES, "kill.before", "kill.after"}
     tried |= {*phases("adopt", "give_back", "progress", "log", "release", "enqueue", *ACTS)}
+    tried |= {*phases("arrive", "flow_put", "link", "limit_hold")}
     assert set(crash.POINTS) == tried
 
 
@@ -295,6 +296,7 @@ def test_a_child_dies_as_it_passes_a_result_to_another_queue(
     [
         pytest.param("flow_put.before_send", False, marks=LONG),
         pytest.param("flow_put.after_send", False, marks=LONG),
+        pytest.param("flow_put.after_reply", False, marks=LONG),
         pytest.param("enqueue.before_send", False, marks=LONG),
         pytest.param("enqueue.before_send:2", False, marks=LONG),
         pytest.param("enqueue.after_send:3", True, marks=LONG),
@@ -328,6 +330,24 @@ def test_a_producer_dies_as_it_links_a_job(lab: Lab, once: Path, monkeypatch: py
     monkeypatch.delenv("HEADRACE_CRASH")
     lab.start("default", "--processes", "1", app="chain_jobs:app")
     until(lambda: [row[0] for row in lab.lines("start")] == ["one", "says"], timeout_s=40)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [point if point == "limit_hold.after_send" else pytest.param(point, marks=LONG) for point in phases("limit_hold")],
+)
+def test_a_child_dies_as_it_tells_of_a_429(
+    lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, point: str
+) -> None:
+    """Whether the limit is held or not, the job runs again, and so do the others."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    lab.start("--processes", "1", app="flow_jobs:app")
+    code = f"from flow_jobs import asks; [asks.enqueue(n, 'api', {str(tmp_path / 'gate')!r}) for n in range(3)]"
+    monkeypatch.delenv("HEADRACE_CRASH")
+    assert produce(lab, code) == 0
+    assert point == died(once)[0]
+    until(lambda: len(lab.lines("start")) == 4, timeout_s=40)
+    until(lambda: not lab.live_jobs(), timeout_s=40)
 
 
 def produce(lab: Lab, code: str) -> int:
