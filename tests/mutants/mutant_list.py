@@ -375,7 +375,7 @@ FIRED = ("tests/engine/test_schedules.py", "-k", "valkey or declares or gone")
 _MAY = "if may ~= true then return may end"
 
 SCHEDULES = [
-    Mutant("fire.lua", _MAY, "", "a tick is fired by what was changed since the look, and undoes it", FIRED, is_quick=True),
+    Mutant("fire.lua", _MAY, "", "a tick is fired by what was changed since the look, and undoes it", FIRED),
     Mutant("fire.lua", "if now_ms < tonumber(tick) then return 'early' end", "", "a tick is fired early", FIRED),
     Mutant("fire.lua", "if not ends or tonumber(ends) <= now_ms then return 'lapsed' end", "",
            "a schedule that no code declares makes jobs", FIRED),
