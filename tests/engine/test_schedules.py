@@ -384,10 +384,10 @@ def test_a_worker_whose_code_has_a_schedule_says_so_before_it_gives_it_up(
 ) -> None:
     """The server's clock has leapt over its last word: it says it again, and fires at the next look."""
     on, clock = clocked
-    wanted = Declared("s", "default", spec(every=600))
+    due_ms = clock.now_ms() + 100_000
+    wanted = Declared("s", "default", msgspec.structs.replace(spec(every=600), start_ms=due_ms))
     declare(on, wanted)
-    due_ms = on.get().entry.next_ms
-    clock.advance(700)
+    clock.advance(300)
     assert [] == on.fire(wanted)
     assert [[tick_id("s", due_ms)]] == [fired.ids for fired in on.fire(wanted)]
 
