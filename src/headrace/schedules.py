@@ -324,7 +324,13 @@ def spec_of(call: JobCall[Any], fields: Mapping[str, Any]) -> Spec:
 
 def what_of(call: JobCall[Any]) -> dict[str, Any]:
     """The fields of a Spec that say which job is made; raises UsageError."""
+    if not isinstance(call, JobCall):
+        raise UsageError(f"a schedule: expected a call made by task.call(...), got {call!r:.80}")
     plan = call.plan
+    if plan.depends_on or call.template is not None:
+        raise UsageError(
+            "depends_on: not for a schedule, nor are arguments that are other jobs; its job can enqueue a flow"
+        )
     for name, is_given in (
         ("delay", plan.delay_ms), ("at", plan.at_ms), ("job_id", plan.job_id), ("expires", plan.expires_at_ms),
         ("deadline", plan.deadline_at_ms),

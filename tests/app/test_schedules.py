@@ -147,6 +147,12 @@ def test_a_call_that_chooses_its_own_time_or_id_is_refused(app: Headrace) -> Non
     ):
         with pytest.raises(UsageError, match=problem):
             app.schedules.add("s", task.options(**options).call(), every=60)  # type: ignore[arg-type]
+    first = task.enqueue()
+    with pytest.raises(UsageError, match="depends_on: not for a schedule"):
+        app.schedules.add("s", task.options(depends_on=first).call(), every=60)
+    for wrong in (task, task.call() >> task.call()):
+        with pytest.raises(UsageError, match=r"expected a call made by task.call"):
+            app.schedules.add("s", wrong, every=60)  # type: ignore[arg-type]
     app.schedules.add("s", task.call(), every=60)
     with pytest.raises(UsageError, match="enqueues to 'default', the call to 'low'"):
         app.schedules.change("s", task.options(queue="low").call())
