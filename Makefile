@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture bench docs format clean
+.PHONY: help demo test check full mutants torture bench versus docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minu
 bench: $(READY) ## measure the budgets, print the table, write benchmarks/results/
 	$(BIN)/python benchmarks/run.py
 
+versus: $(READY) ## the same chaos on other job queues, side by side (half an hour): SEED=11 ONLY=rq,saq SCENARIO=sigkill JOBS=400
+	$(BIN)/python benchmarks/versus/run.py $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
+
 docs: $(READY) ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
@@ -51,4 +54,4 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .versus site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
