@@ -24,7 +24,7 @@ def run(name: str, scenario: str, plan: Plan, folder: Path) -> dict[str, object]
     library = load_library(name)
     with laid_out(library, scenario, plan, folder) as (field, act):
         act()
-        places = field.look()
+        places = field.look_twice()
         figures = judge(field.logs.effects, field.logs.answers, places, field.chaos_ended_ns)
         works = field.probe()
         return {

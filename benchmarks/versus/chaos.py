@@ -77,7 +77,11 @@ def poison(field: Field) -> None:
     field.notes["deliveries"] = sum(e.word == "start" and e.name.startswith("poison") for e in effects)
     field.notes["good_done"] = sum(name.startswith("job") for name in first_ends(effects))
     field.recover()
-    field.notes["poison_is"] = field.look().get("poison-000000", "in no queue")
+    for _ in range(4):  # it may be between two places just now
+        field.notes["poison_is"] = field.look().get("poison-000000", "in no queue")
+        if field.notes["poison_is"] != "in no queue":
+            break
+        field.rest(2)
 
 
 def server_restart(field: Field) -> None:

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".versus"
 REBIRTH_S = 1.0
+LOOK_AGAIN_S = 10.0
 LIFE = "VERSUS_LIFE"
 
 
@@ -293,6 +294,15 @@ class Field:
         if done.returncode:
             raise RuntimeError(f"look.py {self.library.name}: {done.stderr[-2000:]}")
         return dict(json.loads(done.stdout))
+
+    def look_twice(self) -> dict[str, str]:
+        """As `look`; what is nowhere then is looked for again a while later: it may have been between two places."""
+        places = self.look()
+        if nowhere := self.logs.undone() - places.keys():
+            self.rest(LOOK_AGAIN_S)
+            again = self.look()
+            places |= {name: again[name] for name in nowhere & again.keys()}
+        return places
 
     def probe(self) -> bool:
         """Whether the worker runs new jobs of every queue."""

@@ -76,7 +76,8 @@ def _brief(row: Row | None, told: dict[str, Any]) -> str:
     if row["lost"]:
         parts[0] = f"**{parts[0]}**"
     if row["scenario"] == "poison":
-        parts = [f"{row['notes']['deliveries']} deliveries", *parts]
+        given_up = "" if row["notes"]["poison_is"] == "failed" else ", not given up yet"
+        parts = [f"{row['notes']['deliveries']:,} deliveries{given_up}", *parts]
     elif row["recovered_s"] is not None:
         parts.append(_seconds(row["recovered_s"]))
     if not row["works"]:
@@ -225,6 +226,7 @@ def _limits(plan: dict[str, Any]) -> str:
 - The moments of all faults come from the seed alone, and count from the worker's first job, so that slow and fast starters are hit alike. What a fault hits
   there is up to the operating system: another run has other small numbers. A zero here is a zero in this run, not a proof.
 - All of them promise *at least once* at best, headrace too: a doubled job is no broken promise, but it is work done twice.
-- The jobs are tiny, so what is measured is the machinery between them: claims, prefetches, acknowledgements. Speed is not compared here: {"several runs share the cores."}
+- The jobs are tiny, so what is measured is the machinery between them: claims, prefetches, acknowledgements. Speed is not compared here: several runs share
+  the cores.
 - Celery has no list of failed jobs without a result backend, so its failures would show as lost; none of these jobs raises.
 - The libraries keep different promises about order, priorities, results and schedules, and have users and years that headrace has not; none of that is in the table."""

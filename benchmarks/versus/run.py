@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from page import page
 LIBRARIES = ("headrace", "rq", "celery", "dramatiq", "saq", "taskiq", "pydocket", "arq")
 FULL = Plan(seed=11, jobs=4000, restarts=40, recovery_s=120, stop_s=10)
 LONGEST_CELL_S = 1800
+_running: set[subprocess.Popen[str]] = set()
 
 
 def built(library: Library) -> str:
@@ -81,16 +83,43 @@ def cell(name: str, scenario: str, plan: Plan, keep: Path | None) -> dict[str, A
         *(["--keep", str(keep / f"{name}-{scenario}")] if keep else []),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _running.add(process)
     try:
         out, err = process.communicate(timeout=LONGEST_CELL_S)
     except subprocess.TimeoutExpired:
         process.terminate()
         out, err = process.communicate()
         err += f"\nnot done in {LONGEST_CELL_S} s"
+    finally:
+        _running.discard(process)
     lines = out.splitlines()
     if process.returncode or not lines:
         return {"library": name, "scenario": scenario, "error": err[-2000:] or f"exit code {process.returncode}"}
     return {**json.loads(lines[-1]), "restarts": plan.restarts}
+
+
+def all_cells(wanted: list[tuple[str, str]], plan: Plan, lanes: int, keep: Path | None) -> list[dict[str, Any]]:
+    """All of them, some side by side; each is told when it and those before it are done. When this is interrupted, so are they."""
+    rows = []
+    with ThreadPoolExecutor(lanes) as pool:
+        waiting = [pool.submit(cell, name, scenario, plan, keep) for name, scenario in wanted]
+        try:
+            for done in waiting:
+                rows.append(done.result())
+                print(told(rows[-1]), flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                process.terminate()
+            raise
+    return rows
+
+
+def _show(run: dict[str, Any], target: Path | None) -> None:
+    if target:
+        target.write_text(page(run))
+    else:
+        print("\n" + page(run))
 
 
 def told(row: dict[str, Any]) -> str:
@@ -137,22 +166,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=FULL.seed)
     parser.add_argument("--lanes", type=int, default=4, help="runs side by side")
     parser.add_argument("--keep", type=Path, help="a folder for all logs")
+    parser.add_argument("--rows", type=Path, help="make the page anew from the JSON of an earlier run")
     parser.add_argument("--page", type=Path, help="write the page here; a full run writes docs/versus.md")
     options = parser.parse_args()
     names, scenarios = _names(LIBRARIES, options.only), _names(tuple(SCENARIOS), options.scenario)
     plan = Plan(options.seed, options.jobs, options.restarts, options.recovery, FULL.stop_s)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.rows:
+        _show(json.loads(options.rows.read_text()), options.page)
+        return 0
     libraries = {name: described(name) for name in names}
-    rows = []
-    with ThreadPoolExecutor(options.lanes) as pool:
-        waiting = [
-            pool.submit(cell, name, scenario, plan, options.keep)
-            for scenario in scenarios
-            for name in names
-            if not libraries[name]["missing"]
-        ]
-        for done in waiting:
-            rows.append(done.result())
-            print(told(rows[-1]), flush=True)
+    there = [name for name in names if not libraries[name]["missing"]]
+    rows = all_cells([(name, scenario) for scenario in scenarios for name in there], plan, options.lanes, options.keep)
     run = {
         "plan": asdict(plan), "python": platform.python_version(), "cores": os.cpu_count(), "lanes": options.lanes,
         "server": server_name(), "libraries": libraries, "rows": rows,
@@ -165,11 +190,7 @@ def main() -> int:
         and len(names) == len(LIBRARIES)
         and len(scenarios) == len(SCENARIOS)
     )
-    target = options.page or (ROOT / "docs" / "versus.md" if is_full else None)
-    if target:
-        target.write_text(page(run))
-    else:
-        print("\n" + page(run))
+    _show(run, options.page or (ROOT / "docs" / "versus.md" if is_full else None))
     return int(any("error" in row for row in rows))
 
 

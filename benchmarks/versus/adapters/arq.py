@@ -7,6 +7,7 @@ from typing import Any
 
 from arq import ArqRedis, create_pool
 from arq.connections import RedisSettings
+from arq.jobs import deserialize_result
 
 import effects
 from effects import QUEUES, URL
@@ -59,4 +60,7 @@ def places(client: Any) -> Iterator[tuple[str, bytes]]:
         for job in client.zrange(queue, 0, -1):
             is_held = client.exists(b"arq:in-progress:" + job)
             yield "held" if is_held else "waiting", client.get(b"arq:job:" + job) or b""
-    yield from (("failed", client.get(key) or b"") for key in client.keys("arq:result:*"))
+    for key in client.keys("arq:result:*"):
+        blob = client.get(key)
+        if blob and not deserialize_result(blob).success:
+            yield "failed", blob

@@ -62,7 +62,10 @@ def places(client: Any) -> Iterator[tuple[str, bytes]]:
         stream = docket.stream_key
         if client.exists(stream):
             entries = {entry: b"".join(fields.values()) for entry, fields in client.xrange(stream)}
-            for group in client.xinfo_groups(stream):
+            groups = client.xinfo_groups(stream)
+            if not groups:
+                yield from (("waiting", blob) for blob in entries.values())
+            for group in groups:
                 pending = client.xpending_range(stream, group["name"], "-", "+", 100_000)
                 yield from (("held", entries.get(row["message_id"], b"")) for row in pending)
                 later = client.xrange(stream, b"(" + group["last-delivered-id"])
