@@ -11,7 +11,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,6 @@ def full_server(field: Field) -> None:
     client.config_set("maxmemory", "0")
     room_ns = time.monotonic_ns()
     field.until(lambda: field.producer.is_done, 120)
-    field.end_chaos()
     field.chaos_ended_ns = room_ns
     during = [a for a in field.logs.answers if full_ns <= a.began_ns < room_ns]
     ends = first_ends(field.logs.effects).values()
@@ -142,7 +142,6 @@ def _through_a_broken_link(field: Field, link: FaultProxy, breaks: Callable[[], 
     link.heal()
     healed_ns = time.monotonic_ns()
     field.until(lambda: field.producer.is_done, 60)
-    field.end_chaos()
     field.chaos_ended_ns = healed_ns
     field.recover()
 
@@ -168,19 +167,13 @@ LINKED = {cut_link, dead_link}
 def laid_out(library: Library, scenario: str, plan: Plan, folder: Path) -> Iterator[tuple[Field, Callable[[], None]]]:
     """A fresh server and field, and the scenario to be run on it."""
     act = SCENARIOS[scenario]
-    lasting = {"appendfsync": "always"} if act is server_restart else {}
-    with EmbeddedServer(data_dir=folder / "data" if lasting else None, config=lasting) as server:
-        if act not in LINKED:
-            field = Field(library, folder, server, server.url, plan)
-            run = lambda: act(field)  # noqa: E731
-            try:
-                yield field, run
-            finally:
-                field.close()
-            return
-        with FaultProxy(server.url, seed=plan.seed) as link:
-            field = Field(library, folder, server, link.url, plan)
-            try:
-                yield field, lambda: act(field, link)
-            finally:
-                field.close()
+    lasts = act is server_restart
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            EmbeddedServer(
+                data_dir=folder / "data" if lasts else None, config={"appendfsync": "always"} if lasts else {}
+            )
+        )
+        link = stack.enter_context(FaultProxy(server.url, seed=plan.seed)) if act in LINKED else None
+        field = stack.enter_context(closing(Field(library, folder, server, link.url if link else server.url, plan)))
+        yield field, partial(act, field, link) if link else partial(act, field)

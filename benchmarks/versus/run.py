@@ -115,6 +115,22 @@ def all_cells(wanted: list[tuple[str, str]], plan: Plan, lanes: int, keep: Path 
     return rows
 
 
+def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run made of several: what a later one has of a library in a scenario replaces what an earlier one had.
+
+    Raises:
+        SystemExit: their plans differ.
+    """
+    if any(run["plan"] != runs[0]["plan"] for run in runs):
+        raise SystemExit("these runs have different plans: they cannot be one page")
+    rows, libraries = {}, {}
+    for run in runs:
+        libraries |= run["libraries"]
+        rows |= {(row["library"], row["scenario"]): row for row in run["rows"]}
+    again = sorted({row["library"] for run in runs[1:] for row in run["rows"]})
+    return {**runs[0], "libraries": libraries, "rows": list(rows.values()), "again": again}
+
+
 def _show(run: dict[str, Any], target: Path | None) -> None:
     if target:
         target.write_text(page(run))
@@ -166,21 +182,30 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=FULL.seed)
     parser.add_argument("--lanes", type=int, default=4, help="runs side by side")
     parser.add_argument("--keep", type=Path, help="a folder for all logs")
-    parser.add_argument("--rows", type=Path, help="make the page anew from the JSON of an earlier run")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        nargs="+",
+        help="make the page anew from the JSON of earlier runs of one plan; later ones replace",
+    )
+    parser.add_argument(
+        "--note", default="", help="a sentence for the page's head: what else is to be known of the run"
+    )
     parser.add_argument("--page", type=Path, help="write the page here; a full run writes docs/versus.md")
     options = parser.parse_args()
     names, scenarios = _names(LIBRARIES, options.only), _names(tuple(SCENARIOS), options.scenario)
     plan = Plan(options.seed, options.jobs, options.restarts, options.recovery, FULL.stop_s)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.rows:
-        _show(json.loads(options.rows.read_text()), options.page)
+        found = merged([json.loads(path.read_text()) for path in options.rows])
+        _show({**found, "note": options.note}, options.page)
         return 0
     libraries = {name: described(name) for name in names}
     there = [name for name in names if not libraries[name]["missing"]]
     rows = all_cells([(name, scenario) for scenario in scenarios for name in there], plan, options.lanes, options.keep)
     run = {
         "plan": asdict(plan), "python": platform.python_version(), "cores": os.cpu_count(), "lanes": options.lanes,
-        "server": server_name(), "libraries": libraries, "rows": rows,
+        "server": server_name(), "libraries": libraries, "rows": rows, "note": options.note,
     }  # fmt: skip
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)

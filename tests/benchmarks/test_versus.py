@@ -18,6 +18,20 @@ def verdict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield importlib.import_module("verdict")
 
 
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(VERSUS))
+    yield importlib.import_module("page")
+
+
+def row(library: str, **figures: Any) -> dict[str, Any]:
+    zeros = dict.fromkeys(("refused", "lost", "unrun", "failed", "doubled", "again", "unasked", "deaths"), 0)
+    return {
+        "library": library, "scenario": "sigkill", "acknowledged": 9, "done": 9, **zeros, "recovered_s": 0.0, "works": True, "alive": 1,
+        "mains": 1, "restarts": 2, "notes": {}, **figures,
+    }  # fmt: skip
+
+
 def judged(verdict: Any, effects: str, answers: str, places: dict[str, str], *, ended_ns: int = 0) -> Any:
     return verdict.judge(verdict.read_effects(effects), verdict.read_answers(answers), places, ended_ns)
 
@@ -72,3 +86,27 @@ def test_other_kinds_of_jobs_are_not_counted(verdict: Any) -> None:
     effects = "start poison-000000 7 9\nstart job-000000 7 10\nend job-000000 7 11\nend probe-000"
     found = judged(verdict, effects, answers, {})
     assert (1, 1, 0, 0) == (found.acknowledged, found.done, found.lost, found.unrun)
+
+
+def test_the_page_tells_where_others_are_better(page: Any) -> None:
+    """Each figure in which another library beats headrace is named; equals, and less than a second, are not."""
+    rows = [
+        row("headrace", doubled=2, recovered_s=9.0),
+        row("rq", lost=3, recovered_s=None),
+        row("arq", doubled=1, recovered_s=8.5),
+    ]
+    run = {
+        "plan": {"seed": 1, "jobs": 9, "restarts": 2, "recovery_s": 5, "stop_s": 1}, "python": "3", "cores": 2, "lanes": 1, "server": "Valkey 9",
+        "rows": [*rows, {"library": "saq", "scenario": "sigkill", "error": "Traceback"}],
+        "libraries": {
+            name: {"versions": [f"{name} 1.0"], "missing": "", "command": name, "more": 0, "settings": "", "own_recovery": ""}
+            for name in ("headrace", "rq", "arq", "saq")
+        },
+    }  # fmt: skip
+    run["libraries"]["taskiq"] = {**run["libraries"]["saq"], "versions": [], "missing": "not installed on Python 3"}
+    made = page.page(run)
+    behind = made.partition("## Where headrace is not best\n\n")[2].partition("\n\n")[0]
+    assert "- restarts by SIGKILL, doubled: headrace 2; rq 0, arq 1." == behind
+    assert "| **rq** 1.0 | **3 lost** |" in made
+    assert "| **saq** 1.0 | the harness failed |" in made
+    assert "| **taskiq**  | not installed on Python 3 |" in made

@@ -16,7 +16,7 @@ LIBRARY = {
     "packages": ["arq"],
     "shown": ["arq", "redis"],
     "workers": ["{bin}/arq adapters.arq.High", "{bin}/arq adapters.arq.Default", "{bin}/arq adapters.arq.Low"],
-    "settings": "`job_timeout` 20 s (default 300), `max_jobs=1`, `max_tries` 5 (the default), `job_completion_wait=5`, `retry_on_timeout`",
+    "settings": "`job_timeout` 20 s (default 300), `max_jobs=1`, `poll_delay` 0.01 s (default 0.5), `max_tries` 5 (the default), `job_completion_wait=5`, `retry_on_timeout`",
     "own_recovery": "a job that a lost worker was running is free again 10 s after its timeout has passed",
 }
 
@@ -40,7 +40,7 @@ async def poison(ctx: Any, name: str) -> None:
 def _settings(queue: str) -> type:
     """A settings class: arq reads its own attributes only, none that it inherits."""
     names = {"functions": (note, work, poison), "redis_settings": SETTINGS, "queue_name": queue, "max_jobs": 1}
-    return type("WorkerSettings", (), {**names, "job_timeout": 20, "job_completion_wait": 5})
+    return type("WorkerSettings", (), {**names, "job_timeout": 20, "job_completion_wait": 5, "poll_delay": 0.01})
 
 
 High, Default, Low = (_settings(queue) for queue in QUEUES)

@@ -1,4 +1,4 @@
-"""RQ: three `rq worker`, as its page on systemd has it, each forking a process a job."""
+"""RQ: three `rq worker`, each forking a process a job."""
 
 from __future__ import annotations
 

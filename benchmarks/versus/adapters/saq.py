@@ -19,7 +19,7 @@ LIBRARY = {
         "{bin}/saq adapters.saq.default",
         "{bin}/saq adapters.saq.low",
     ],
-    "settings": "`retries=3` a job (default 1), `timeout=10` (the default), `sweep` every 10 s (default 60), `shutdown_grace_period_s=1`",
+    "settings": "`retries=3` a job (default 1), `timeout=10` (the default), `sweep` every 60 s (the default), `shutdown_grace_period_s=1`",
     "own_recovery": "a job that is active for longer than its timeout is swept: retried, or aborted when its retries are used up",
 }
 
@@ -43,7 +43,6 @@ def _settings(queue: str) -> dict[str, Any]:
         "queue": queues[queue],
         "functions": [note, work, poison],
         "concurrency": 1,
-        "timers": {"sweep": 10},
         "shutdown_grace_period_s": 1,
     }
 
