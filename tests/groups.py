@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.crc import key_slot
 from scenario_lab import until
 
 from headrace.engine.connect import parse_info
@@ -21,7 +22,13 @@ from headrace.server import EmbeddedServer, _die_with_parent, embedded_binary, f
 from servers import SLOTS, cluster_port
 
 NAME = "main"
+REPLICA = b"REPLCONF"  # what a replica says when it connects
+GREETING_BYTES = 80  # also the name of a node of a cluster, before all it tells of others
 DOWN_AFTER_MS = 1_000
+PERSISTENCE = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+}  # so that durability="fsync" is quick enough to be tried often
 
 
 class Link:
@@ -29,8 +36,8 @@ class Link:
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._is_open = threading.Event()
-        self._is_open.set()
+        self._healed = threading.Event()
+        self._held: bytes | None = None
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -38,15 +45,18 @@ class Link:
         self._is_closed = False
         self._start(self._accept)
 
-    def cut(self) -> None:
-        self._is_open.clear()
+    def cut(self, who: bytes = b"") -> None:
+        """For all, or only for those that said this when they connected."""
+        self._healed.clear()
+        self._held = who
 
     def heal(self) -> None:
-        self._is_open.set()
+        self._held = None
+        self._healed.set()
 
     def close(self) -> None:
         self._is_closed = True
-        self._is_open.set()
+        self.heal()
         _hang_up(self._listener)  # wakes the thread that accepts
         self._threads[0].join()
         for one in list(self._sockets):
@@ -70,27 +80,35 @@ class Link:
 
     def _serve(self, near: socket.socket) -> None:
         self._sockets.add(near)
-        self._is_open.wait()
+        said = bytearray()
+        self._wait_while_cut(said)
         with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target_port), timeout=5) as far:
             far.settimeout(None)
             self._sockets.add(far)
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back = threading.Thread(target=self._pump, args=(far, near, said), daemon=True)
             back.start()
-            self._pump(near, far)
+            self._pump(near, far, said, is_asking=True)
             back.join()
             self._sockets.discard(far)
         self._sockets.discard(near)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, said: bytearray, *, is_asking: bool = False) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                self._is_open.wait()
+                if is_asking and len(said) < GREETING_BYTES:
+                    said += data
+                self._wait_while_cut(said)
                 sink.sendall(data)
-        self._is_open.wait()
+        self._wait_while_cut(said)
         _hang_up(sink)
         _hang_up(source)
+
+    def _wait_while_cut(self, said: bytearray) -> None:
+        held = self._held
+        if held is not None and held in said[:GREETING_BYTES]:
+            self._healed.wait()
 
 
 def _hang_up(one: socket.socket) -> None:
@@ -155,7 +173,7 @@ class Sentinels:
             config = {
                 "replica-announce-port": str(self.links[number].port), "replica-announce-ip": "127.0.0.1",
                 "repl-diskless-sync-delay": "0", "repl-timeout": "10", "repl-ping-replica-period": "1",
-                "maxclients": "2000", "enable-debug-command": "yes", "appendonly": "no",
+                "maxclients": "2000", "enable-debug-command": "yes", **PERSISTENCE,
             }  # fmt: skip
             if number:
                 config["replicaof"] = f"127.0.0.1 {self.links[0].port}"
@@ -271,31 +289,43 @@ def sentinels(folder: Path) -> Iterator[Sentinels]:
 
 
 class Cluster:
-    """Three primaries, each with a replica: `nodes[n + 3]` follows `nodes[n]` at first."""
+    """Three primaries, each with a replica: `nodes[n + 3]` follows `nodes[n]` at first.
+
+    Attributes:
+        nodes: the six servers; `links`: the way to each, whose port is the one that is announced; `buses`: the way by which the
+            other nodes reach it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.nodes: list[EmbeddedServer] = []
+        self.links: list[Link] = []
+        self.buses: list[Link] = []
+        self._away: set[int] = set()
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{link.port}" for link in self.links)
 
     def start(self) -> None:
-        config = {
-            "cluster-enabled": "yes", "cluster-node-timeout": "1500", "appendonly": "no", "repl-diskless-sync-delay": "0",
-            "repl-ping-replica-period": "1", "cluster-allow-replica-migration": "no",
-        }  # fmt: skip
         for number in range(6):
-            folder = self._folder / str(number)
-            self.nodes.append(EmbeddedServer(cluster_port(), data_dir=folder, config=config).start())
+            port = cluster_port()
+            self.links.append(Link(port))
+            self.buses.append(Link(port + 10_000))
+            config = {
+                "cluster-enabled": "yes", "cluster-node-timeout": "1500", "repl-diskless-sync-delay": "0",
+                "repl-ping-replica-period": "1", "cluster-allow-replica-migration": "no", **PERSISTENCE,
+                "cluster-announce-ip": "127.0.0.1", "cluster-announce-port": str(self.links[number].port),
+                "cluster-announce-bus-port": str(self.buses[number].port),
+            }  # fmt: skip
+            self.nodes.append(EmbeddedServer(port, data_dir=self._folder / str(number), config=config).start())
         for number in range(6):
             if number < 3:
                 first, last = SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1
                 self.ask(number, "CLUSTER", "ADDSLOTSRANGE", first, last)
             self.ask(number, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number:
-                self.ask(number, "CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+                self.ask(number, "CLUSTER", "MEET", "127.0.0.1", self.links[0].port, self.buses[0].port)
         self._wait_until_whole()
         for number in range(3, 6):
             self.ask(number, "CLUSTER", "REPLICATE", self.id_of(number - 3))
@@ -335,16 +365,17 @@ class Cluster:
         def found() -> list[int]:
             return [
                 number
-                for number, node in enumerate(self.nodes)
-                if node.is_running
-                and self._serves(number, slot)
-                and self.info(number, "replication")["role"] == "master"
+                for number in self._running()
+                if self._serves(number, slot) and self.info(number, "replication")["role"] == "master"
             ]
 
         return int(until(found, timeout_s=60, what=f"a primary of slot {slot}")[0])
 
+    def _running(self) -> list[int]:
+        return [number for number, node in enumerate(self.nodes) if node.is_running and number not in self._away]
+
     def _serves(self, number: int, slot: int) -> bool:
-        port = self.nodes[number].port
+        port = self.links[number].port
         return any(
             first <= slot <= last and int(main[1]) == port
             for first, last, main, *_ in self.ask(number, "CLUSTER", "SLOTS")
@@ -354,12 +385,38 @@ class Cluster:
         """Until another node than the old one serves the slot, and the nodes that run say so."""
 
         def is_done() -> bool:
-            running = [number for number, node in enumerate(self.nodes) if node.is_running]
-            if any(self.info(number, "cluster")["cluster_state"] != "ok" for number in running):
+            if any(self.info(number, "cluster")["cluster_state"] != "ok" for number in self._running()):
                 return False
             return self.primary_of(slot) != old
 
         until(is_done, timeout_s=60, what="a failover")
+
+    def planned(self, old: int) -> None:
+        """Ask the replica of a primary to take its place in order: the primary first lets it catch up."""
+        port = str(self.links[old].port)
+        replica = next(n for n in self._running() if self.info(n, "replication").get("master_port") == port)
+        self.ask(replica, "CLUSTER", "FAILOVER")
+
+    def pause(self, number: int) -> None:
+        self._away.add(number)
+        os.kill(self.nodes[number].pid, signal.SIGSTOP)
+
+    def resume(self, number: int) -> None:
+        os.kill(self.nodes[number].pid, signal.SIGCONT)
+        self._away.discard(number)
+
+    def cut(self, number: int) -> None:
+        """Nobody reaches this node any more, and it reaches none of its fellows."""
+        self._away.add(number)
+        name = self.id_of(number).encode()
+        self.links[number].cut()
+        for other, bus in enumerate(self.buses):
+            bus.cut(b"" if other == number else name)
+
+    def heal(self) -> None:
+        for link in self.links + self.buses:
+            link.heal()
+        self._away.clear()
 
     def migrate(self, slot: int, source: int, sink: int, *, pause: Callable[[], None]) -> None:
         """Move a slot as an operator's tool does: key by key, and only then the slot; `pause` is called in between."""
@@ -377,6 +434,8 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+        for link in self.links + self.buses:
+            link.close()
 
 
 @contextmanager
@@ -387,3 +446,23 @@ def six_node_cluster(folder: Path) -> Iterator[Cluster]:
         yield found
     finally:
         found.stop()
+
+
+def remember_slot(url: str, key: bytes) -> Callable[[], None]:
+    """Copy what a cluster has in a key's slot; called, another primary takes the slot over as it was, like a replica that lagged."""
+    ports = [int(address.rpartition(":")[2]) for address in url.partition("://")[2].split(",")]
+    slot = key_slot(key)
+    source = next(port for port in ports if ask(port, "CLUSTER", "GETKEYSINSLOT", slot, 1))
+    sink = next(port for port in ports if port != source)
+    copy = {name: ask(source, "DUMP", name) for name in ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 1_000)}
+
+    def take_over() -> None:
+        source_id, sink_id = (ask(port, "CLUSTER", "MYID").decode() for port in (source, sink))
+        ask(sink, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        for name, value in copy.items():
+            ask(sink, "RESTORE-ASKING", name, 0, value)
+        ask(source, "DEL", *ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 1_000))
+        for port in (sink, source, *ports):
+            ask(port, "CLUSTER", "SETSLOT", slot, "NODE", sink_id)
+
+    return take_over

@@ -13,6 +13,7 @@ import pytest
 from scenario_lab import until
 from worker_kit import Hand, Other, hand
 
+from groups import remember_slot
 from headrace import Headrace, State
 from headrace.engine import ops
 from headrace.engine.call import command
@@ -243,3 +244,26 @@ def test_a_consumer_loses_and_doubles_nothing_on_a_bad_link(app: Headrace, link:
     assert {1} == set(ran.values())
     assert 300 == len(ran)
     assert {State.SUCCEEDED} == {app.job(job.id).state for job in jobs}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_a_job_whose_end_a_failover_took_back_runs_again(cluster_url: str, pool: str) -> None:
+    """The primary had said that it was settled; the node that took over never heard of it, and the next call just goes there."""
+    ran: list[str] = []
+    fall_back: list[Callable[[], None]] = []
+    with Headrace(cluster_url) as app:
+
+        @app.task(name="job")
+        def job(name: str) -> None:
+            ran.append(name)
+            if ran == ["first"]:
+                fall_back.append(remember_slot(cluster_url, queue_keys("default").ready))
+            elif ran == ["first", "second"]:
+                fall_back[0]()
+
+        for name in ("first", "second"):
+            app.options(job_id=name).enqueue(job, name)
+        with hand(app, pool=pool, url=cluster_url) as one:
+            one.work()
+        assert ["first", "second", "second", "first"] == ran
+        assert {State.SUCCEEDED} == {app.job(name).state for name in ("first", "second")}

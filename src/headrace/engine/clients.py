@@ -124,6 +124,7 @@ class _Link:
                 if found is None:
                     if type(error).__name__ == "ReadOnlyError":
                         self.close()  # a failover: ask again who is primary
+                        self.slots.forget()
                     raise
                 if self.target.mode != "cluster":
                     raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None
@@ -278,6 +279,11 @@ class _Settings:
         self.is_cluster = self.target.mode == "cluster"
         self._retry = retry
         self._slots = SlotMap()
+
+    @property
+    def changes(self) -> int:
+        """How often it may have become another server that answers: one that took over, after a link broke or a slot moved."""
+        return self._slots.changes
 
     def _translated(self, error: BaseException) -> HeadraceError:
         return translate(error, self.config.url)
@@ -437,6 +443,7 @@ class _AsyncLink:
                 if found is None:
                     if type(error).__name__ == "ReadOnlyError":
                         await self.close()
+                        self.slots.forget()
                     raise
                 if self.target.mode != "cluster":
                     raise ServerUnsupported(_NOT_CLUSTER.format(masked_url(self.target.url))) from None

@@ -278,9 +278,15 @@ def _answers_with_tls(address: Address) -> bool:
 
 
 class SlotMap:
-    """Which node of a cluster serves which slot, from CLUSTER SLOTS; filled by the clients."""
+    """Which node of a cluster serves which slot, from CLUSTER SLOTS; filled by the clients.
+
+    Attributes:
+        changes: how often it may have become another server that answers, in a cluster or not. One that took over need not
+            have all that the one before has confirmed.
+    """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._ranges: list[tuple[int, int, Address]] = []
         self._moved: dict[int, Address] = {}
 
@@ -302,8 +308,10 @@ class SlotMap:
 
     def moved(self, slot: int, address: Address) -> None:
         self._moved[slot] = address
+        self.changes += 1
 
     def forget(self) -> None:
+        self.changes += 1
         self._ranges = []
         self._moved.clear()
 

@@ -320,6 +320,7 @@ class Consumer:
         with self._lock:
             if not self._batch:
                 return now_ns - self._batch_started_ns < OLD_BATCH_NS
+            self.session.heed_changes(client)
             if now_ns - self._batch_started_ns < OLD_BATCH_NS or self.session.must_adopt:
                 return True
             done, self._outcomes = self._outcomes, []

@@ -1,7 +1,8 @@
 """A consumer's session: outcomes reach the server once, whatever is lost on the way, and the next jobs come back.
 
 After a reply that was lost, the session that may have claimed or settled is adopted by a new one: what it still
-holds is known then, and nothing is half known. Outcomes wait here while the server is away.
+holds is known then, and nothing is half known. So also when another server may answer than before: one that took over
+may hold jobs whose end it never heard of. Outcomes wait here while the server is away.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Session:
         self._running = running
         self._epoch = 0
         self._failures = 0
+        self._changes: dict[SyncClient | AsyncClient, int] = {}
         self.must_adopt = False
 
     @property
@@ -127,6 +129,12 @@ class Session:
         if rest:
             yield from ops.give_back(self.queues, new, rest, split=self._split)
 
+    def heed_changes(self, client: SyncClient | AsyncClient) -> None:
+        """Before each exchange: adopt first if it may be another server that answers since this client was used last."""
+        if self._changes.get(client, 0) != client.changes:
+            self._changes[client] = client.changes
+            self.must_adopt = True
+
     def blame(self, job_ids: Sequence[str], reason: str) -> Steps[ops.Released]:
         """These jobs took their own process with them: end this session so, and let the next exchange begin another."""
         released = yield from ops.release(
@@ -159,6 +167,7 @@ def exchange(
 ) -> ops.Settled | None:
     """Drive `session.exchange` until it works; None when nothing is owed and `gives_up()` says to stop trying."""  # fmt: skip
     while True:
+        session.heed_changes(client)
         try:
             return client.run(session.exchange(outcomes, want, take_suspects))
         except ServerError as error:
@@ -179,6 +188,7 @@ async def aexchange(
 ) -> ops.Settled | None:
     """The asyncio twin of `exchange`."""  # fmt: skip
     while True:
+        session.heed_changes(client)
         try:
             return await client.run(session.exchange(outcomes, want, take_suspects))
         except ServerError as error:
