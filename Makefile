@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo test check full mutants torture bench versus docs format clean
+.PHONY: help demo test check full mutants torture failovers bench docs format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "headrace needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python"; exit 1; }
@@ -35,6 +36,9 @@ full: $(READY) check ## everything, the long proofs too
 
 torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11
 	$(BIN)/headrace torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+failovers: $(READY) ## lose the primary in every way, on Sentinel and on Cluster: TIMES=20 of each
+	PYTHONPATH=tests:tests/scenarios $(BIN)/python tests/scenarios/failovers.py --times $(or $(TIMES),20)
 
 mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants

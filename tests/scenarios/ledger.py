@@ -113,9 +113,9 @@ def tells(number: int) -> int:
 
 @app.task
 def fenced(number: str) -> str:
-    """Tell under which fence it runs, and in which process."""
+    """Tell under which fence it runs, in which process, and when."""
     job = current_job()
-    write("fenced", number, job.queue, job.fence, os.getpid())
+    write("fenced", number, job.queue, job.fence, os.getpid(), time.monotonic_ns())
     wait(0.002)
     return number
 
