@@ -6,8 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture bench versus docs format clean
-.PHONY: help demo test check full mutants torture failovers bench docs format clean
+.PHONY: help demo test check full mutants torture failovers bench versus docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

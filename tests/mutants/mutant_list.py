@@ -398,4 +398,80 @@ SCHEDULES = [
     Mutant("tend.lua", "tonumber(tick[2] or -1)", "-1", "no worker wakes for a tick", FIRED),
 ]  # fmt: skip
 
-MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *SCHEDULES, *ONE_JOB, *PYTHON]
+JOINED = ("tests/engine/test_edges.py", "tests/engine/test_graphs.py", "-k", "not redis7 and not cluster")
+EDGES = [
+    Mutant(
+        "include/edges.lua",
+        "return when == 'a' or",
+        "return false or",
+        "a step that runs whatever happens does not",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "(state == FAILED or state == EXPIRED)",
+        "(state ~= 6)",
+        "a cancel counts as a failure",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "n, wants and record or '') == 1 then",
+        "n, wants and record or '') >= 0 then",
+        "an input sent twice counts twice",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "id, -1) <= 0 then",
+        "id, -1) <= 1 then",
+        "a step does not wait for the last of its inputs",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "  redis.call('HDEL', key_of(q, 'waiting'), id)\n",
+        "",
+        "a step that starts is still waiting",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "if edge.q ~= '' or count > budget then",
+        "if edge.q ~= '' then",
+        "one script follows any number of edges",
+        JOINED,
+    ),
+    Mutant(
+        "include/edges.lua",
+        "if ended then finish(",
+        "if false then finish(",
+        "a step that can never run waits for ever",
+        JOINED,
+    ),
+    Mutant("include/ties.lua", "if ties.e and record then", "if false then", "edges are not followed", JOINED),
+    Mutant(
+        "include/ties.lua",
+        "      redis.call('DEL', key_of(q, 'inputs:' .. id))\n",
+        "",
+        "inputs are left behind",
+        JOINED,
+    ),
+    Mutant("requeue.lua", "if missing > 0 then", "if false then", "a step put back does not wait", JOINED),
+    Mutant(
+        "link.lua", "then return 1 end\n", "then ties.e[#ties.e + 1] = edge end\n", "an edge is noted twice", JOINED
+    ),
+    Mutant(
+        "link.lua",
+        "if state_of(record) ~= LIVE then",
+        "if false then",
+        "who waits for a job that has ended waits for ever",
+        JOINED,
+    ),
+    Mutant("enqueue.lua", "if ARGV[at + 6] == '2' and", "if false and", "a flow stored again is doubled", JOINED),
+    Mutant(
+        "settle.lua", "if rare_ones then rare_ones.follow(q) end", "", "a settled job's edges are not followed", JOINED
+    ),
+]
+
+MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *EDGES, *SCHEDULES, *ONE_JOB, *PYTHON]
