@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import bare
+import features
 import tasks
 from headrace import Headrace
 from headrace.server import EmbeddedServer
@@ -69,6 +70,26 @@ def server_cost(server: Server, scale: float) -> list[Figure]:
             figures.append(Figure("memory a pending job over its record", memory, "bytes", 150.0))
     one = min(bare.pipelined_cost(link, server, QUEUE, int(10_000 * max(scale, 0.3)), body) for _ in range(REPEATS))
     figures.append(Figure("server CPU a job, one by one", one, "µs", 35.0))
+    return figures
+
+
+def flow_features(server: Server, scale: float) -> list[Figure]:
+    """What unique keys, limits, groups and chains cost the server, against plain jobs of the same run."""
+    figures = []
+    for batch, total in ((1, int(6_000 * max(scale, 0.3))), (100, int(40_000 * scale))):
+        how = "one by one" if batch == 1 else f"batches of {batch}"
+        best = {
+            name: min(features.cost(server, make, total, batch) for _ in range(REPEATS))
+            for name, make in features.FEATURES.items()
+        }
+        best["chains"] = min(features.chain_cost(server, total, batch) for _ in range(REPEATS))
+        plain = best.pop("plain")
+        for name, value in best.items():
+            # One job that holds a slot is handed out a call: in batches there is no figure to hold it to.
+            budget = None if batch > 1 and "concurrency" in name else 2.0
+            figures.append(Figure(f"{name}, {how}", value / plain, "×", budget, note=f"{value:.1f} of {plain:.1f} µs"))
+    width = int(100_000 * scale)
+    figures.append(Figure(f"a fan-in of {width:,}: server CPU", features.fan_in(server, width), "s"))
     return figures
 
 
@@ -303,7 +324,7 @@ def imports(server: Server, scale: float) -> list[Figure]:
 
 
 MEASURES: dict[str, Callable[[Server, float], list[Figure]]] = {
-    "server_cost": server_cost, "script_calls": script_calls, "producer": producer, "worker_calls": worker_calls,
+    "server_cost": server_cost, "script_calls": script_calls, "flow_features": flow_features, "producer": producer, "worker_calls": worker_calls,
     "throughput": throughput,
     "latency": latency, "idle": idle, "million": million, "imports": imports,
 }  # fmt: skip

@@ -238,8 +238,8 @@ TIED = ("tests/engine/test_ties.py", "tests/engine/test_ties_histories.py", "-k"
 TIES = [
     Mutant(
         "include/ties.lua",
-        "    redis.call('SREM', key_of(q, 'slots:' .. limit.n), id)\n",
-        "",
+        "    if limit.c or not is_calm(q) then redis.call('SREM'",
+        "    if false then redis.call('SREM'",
         "slots are never freed",
         TIED,
     ),
@@ -308,7 +308,11 @@ TIES = [
         TIED,
     ),
     Mutant(
-        "include/limits.lua", "at + rule.p / rule.r * limit.k)", "at + rule.p / rule.r)", "cost is not counted", TIED
+        "include/limits.lua",
+        "bucket_of(q, limit.n) + rule.p / rule.r * limit.k",
+        "bucket_of(q, limit.n) + rule.p / rule.r",
+        "cost is not counted",
+        TIED,
     ),
     Mutant(
         "include/limits.lua",
@@ -319,8 +323,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if limit.n ~= from and redis.call('EXISTS'",
-        "if false and redis.call('EXISTS'",
+        "if limit.n ~= from and not is_calm(q) and",
+        "if false and",
         "a later job passes those that are parked",
         TIED,
     ),
@@ -331,7 +335,7 @@ TIES = [
         "urgent jobs do not overtake",
         TIED,
     ),
-    Mutant("include/limits.lua", "1 / (ties and ties.w or 1)", "1", "weights do not count", TIED),
+    Mutant("include/limits.lua", "first[2] + 1 / weight)", "first[2] + 1)", "weights do not count", TIED),
     Mutant(
         "include/limits.lua",
         "if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end",
@@ -355,8 +359,8 @@ TIES = [
     ),
     Mutant(
         "include/unique.lua",
-        "if ties.m then redis.call('ZADD', throttled, now_ms + ties.m, ties.u)",
-        "if false then",
+        "    redis.call('ZADD', key_of(q, 'throttled'), now_ms + ties.m, ties.u)\n",
+        "",
         "a key for a time is kept for ever",
         TIED,
     ),
@@ -416,15 +420,15 @@ EDGES = [
     ),
     Mutant(
         "include/edges.lua",
-        "n, wants and record or '') == 1 then",
-        "n, wants and record or '') >= 0 then",
+        "n, wants and record or '') == 0 then return end",
+        "n, wants and record or '') < 0 then return end",
         "an input sent twice counts twice",
         JOINED,
     ),
     Mutant(
         "include/edges.lua",
-        "id, -1) <= 0 then",
-        "id, -1) <= 1 then",
+        "id, -1) > 0 then return end",
+        "id, -1) > 1 then return end",
         "a step does not wait for the last of its inputs",
         JOINED,
     ),

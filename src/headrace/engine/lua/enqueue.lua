@@ -146,7 +146,7 @@ local function store(at)
   local push = ARGV[at + 3] == '1' and 'LPUSH' or 'RPUSH'
   if tie and tie.g then
     redis.call(push, rare().key_of(q, 'group:' .. tie.g), id)
-    rare().take_part(q, tie.g)
+    rare().take_part(q, tie.g, tie.w)
   elseif priority ~= 0 then
     local arrival = ARGV[at + 3] == '1' and 0 or redis.call('HINCRBY', q.meta, 'seq', 1)
     redis.call('ZADD', q.priority, (100 - priority) * 17592186044416 + arrival, id)

@@ -47,6 +47,7 @@ local function rare()
   -- include: edges
   -- include: limits
   it.follow, it.with_inputs = follow, with_inputs
+  it.write_buckets, it.untie_rest = write_buckets, untie_rest
   it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
   -- How many more jobs of the queue may run.
   function it.room(q, most)
@@ -129,6 +130,8 @@ local function take_ours(q, first, count)
   return ours, kept
 end
 
+local DROPPED = '\159\1\6' -- as much of a succeeded record as says so
+
 local function tell_all(q, ours, ids, is_dropped)
   local tokens = redis.call('HMGET', q.watched, unpack(ids))
   for i = 1, #ids do
@@ -140,14 +143,18 @@ local function tell_all(q, ours, ids, is_dropped)
     end
   end
   local ties = rare().all_ties(q, ids)
-  for i = 1, ties and #ids or 0 do
+  if not ties then return end
+  local rest = {ids = {}, keys = {}, owners = {}}
+  for i = 1, #ids do
     if ties[i] then
       local record = ARGV[ours[i] + 2]
-      local old = is_dropped and redis.call('HGET', q.jobs, ids[i])
+      local old = is_dropped and ties[i].e and redis.call('HGET', q.jobs, ids[i])
       if old and string.byte(record, 1) ~= 0x9f then record = rare().with_result(old, record) end
-      rare().untie(q, ids[i], ties[i], record)
+      if string.byte(record, 1) ~= 0x9f then record = DROPPED end
+      rare().untie(q, ids[i], ties[i], record, rest)
     end
   end
+  rare().untie_rest(q, rest)
 end
 
 local function settle_group(q, kind, is_suspect, ours, ids)

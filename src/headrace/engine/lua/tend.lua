@@ -99,7 +99,7 @@ follow(q)
   end
   if some[1] ~= '0' then redis.call('HSET', q.meta, 'trim_rates_at', some[1])
   else redis.call('HDEL', q.meta, 'trim_rates_at') end
-  if redis.call('EXISTS', q.ties) == 0 then redis.call('DEL', groups) end
+  if redis.call('EXISTS', q.ties) == 0 then redis.call('DEL', groups, key_of(q, 'weights')) end
 end
 trim_ties()
 

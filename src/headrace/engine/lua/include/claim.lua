@@ -50,7 +50,10 @@ local function claim_from(q, meta, want, take_suspects)
     if id then
       keep_live(q, {id}, ids, records)
       is_suspect, more = #ids, 1
-      if has_ties then rare().hold_back(q, ids, records, 1, true) end
+      if has_ties then
+        rare().hold_back(q, ids, records, 1, true)
+        rare().write_buckets(q)
+      end
     elseif not take_suspects then
       suspects_waiting = redis.call('EXISTS', q.suspects)
     end
@@ -64,6 +67,8 @@ local function claim_from(q, meta, want, take_suspects)
     for round = 1, has_ties and ROUNDS_OF_TIED or ROUNDS do
       local missing, first = want - #ids, #ids + 1
       if missing == 0 then break end
+      -- A few at first: of jobs that hold slots one is handed out, and the others go back.
+      if has_ties then missing = math.min(missing, 2 ^ math.min(round, 8)) end
       local popped = pop(q, missing, has_priority, has_groups)
       if #popped > 0 then keep_live(q, popped, ids, records) end
       more = #popped == missing and 1 or 0
@@ -74,7 +79,10 @@ local function claim_from(q, meta, want, take_suspects)
       if more == 0 or #ids == want then break end
     end
     if is_held_back then more = 1 end
-    if has_ties then next_due = rare().next_gate(q, next_due) end
+    if has_ties then
+      next_due = rare().next_gate(q, next_due)
+      rare().write_buckets(q)
+    end
   end
   if #ids == 0 then return ids, records, '0', next_due, more, suspects_waiting, 0 end
   redis.call('SADD', q.held, unpack(ids))

@@ -10,13 +10,16 @@ end
 -- A job has all its inputs: it goes where it would have gone at first.
 local function let_start(q, id, record, ties)
   redis.call('HDEL', key_of(q, 'waiting'), id)
-  redis.call('ZREM', key_of(q, 'timeouts'), id)
+  if ties.x then redis.call('ZREM', key_of(q, 'timeouts'), id) end
   if ties.d then
     redis.call('ZADD', key_of(q, 'delayed'), now() + ties.d, id)
-  else
+  elseif ties.g or priority_of(record) ~= 0 then
     put_back(q, {id}, {record})
+  else
+    redis.call('RPUSH', q.ready, id)
   end
-  redis.call('ZADD', key_of(q, 'wake'), 0, '1')
+  if not q.rang then redis.call('ZADD', key_of(q, 'wake'), 0, '1') end
+  q.rang = true
 end
 
 -- What an outbox holds: a msgpack array behind its length, then the record (which may hold bytes that no text has).
@@ -27,15 +30,18 @@ end
 
 -- One input comes. Returns the child's new record when this ended it instead.
 local function arrive(q, id, n, when, state, record, parent, wants)
-  local child = redis.call('HEXISTS', key_of(q, 'waiting'), id) == 1 and redis.call('HGET', q.jobs, id)
+  if redis.call('HEXISTS', key_of(q, 'waiting'), id) == 0 then return end
+  if is_met(when, state) then
+    if redis.call('HSETNX', key_of(q, 'inputs:' .. id), n, wants and record or '') == 0 then return end
+    if redis.call('HINCRBY', key_of(q, 'waiting'), id, -1) > 0 then return end
+  end
+  local child = redis.call('HGET', q.jobs, id)
   if not child or state_of(child) ~= LIVE then return end
   if not is_met(when, state) then
     local why = when == 'f' and 'has not failed' or state == FAILED and 'failed' or state == EXPIRED and 'expired' or 'was cancelled'
     return with_reason(with_state(child, CANCELLED), 'job ' .. parent .. ', which it waited for, ' .. why)
   end
-  if redis.call('HSETNX', key_of(q, 'inputs:' .. id), n, wants and record or '') == 1 then
-    if redis.call('HINCRBY', key_of(q, 'waiting'), id, -1) <= 0 then let_start(q, id, child, ties_of(q, id)) end
-  end
+  let_start(q, id, child, ties_of(q, id))
 end
 
 -- Follow the edges of all jobs that have ended in this script; `q` is their queue.

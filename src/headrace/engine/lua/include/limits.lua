@@ -1,14 +1,26 @@
 -- Claims of jobs that limits hold back, or that take turns by group. A job over a limit is parked: no slot, no attempt, no
 -- polling. It stands in the limit's own order, by priority, then arrival, until the gate is due or a slot is freed.
 
+-- When a limit's bucket is empty again, ms: read once a claim, written at its end.
+local function bucket_of(q, name)
+  q.buckets = q.buckets or {}
+  q.buckets[name] = q.buckets[name] or tonumber(redis.call('HGET', key_of(q, 'rates'), name)) or 0
+  return math.max(q.buckets[name], now_ms)
+end
+
+local function write_buckets(q)
+  for name, at in pairs(q.filled or {}) do redis.call('HSET', key_of(q, 'rates'), name, string.format('%.3f', at)) end
+  q.filled = nil
+end
+
 -- nil when the job may go through this limit now; else when to look again (ms), -1: when a slot is freed.
 local function shut_until(q, limit, rule)
-  local held_until = redis.call('ZSCORE', key_of(q, 'holds'), limit.n)
+  local held_until = not is_calm(q) and redis.call('ZSCORE', key_of(q, 'holds'), limit.n)
   if held_until and tonumber(held_until) > now_ms then return tonumber(held_until) end
   if rule.r then
     -- GCRA: `at` is when the bucket is empty again; a cost above the burst waits for a bucket that is.
     local step = rule.p / rule.r
-    local at = math.max(tonumber(redis.call('HGET', key_of(q, 'rates'), limit.n)) or 0, now_ms)
+    local at = bucket_of(q, limit.n)
     local earliest = at + step * limit.k - step * math.max(rule.b, limit.k)
     if earliest > now_ms then return math.ceil(earliest) end
   end
@@ -20,9 +32,9 @@ local function take_limits(q, id, limits, rules)
   for i, limit in ipairs(limits) do
     local rule = rules[i]
     if rule.r then
-      local rates = key_of(q, 'rates')
-      local at = math.max(tonumber(redis.call('HGET', rates, limit.n)) or 0, now_ms)
-      redis.call('HSET', rates, limit.n, string.format('%.3f', at + rule.p / rule.r * limit.k))
+      q.filled = q.filled or {}
+      q.filled[limit.n] = bucket_of(q, limit.n) + rule.p / rule.r * limit.k
+      q.buckets[limit.n] = q.filled[limit.n]
     end
     if rule.c then redis.call('SADD', key_of(q, 'slots:' .. limit.n), id) end
   end
@@ -43,7 +55,7 @@ local function try_limits(q, id, ties, from)
   for i, limit in ipairs(ties.l) do
     local rule = rule_of(q, limit)
     rules[i], takes_slot = rule, takes_slot or rule.c
-    if limit.n ~= from and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
+    if limit.n ~= from and not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
     local opens = shut_until(q, limit, rule)
     if opens then return limit.n, opens end
   end
@@ -137,9 +149,10 @@ local function hold_back(q, ids, records, first, force)
 end
 
 -- One job of each group in turn; a group of weight 3 has three turns for one. Ungrouped jobs are a group of their own, ''.
--- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight of the job served.
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight that a group's last job named.
 local function take_turns(q, want)
   local groups, ids = key_of(q, 'groups'), {}
+  local has_weights = redis.call('EXISTS', key_of(q, 'weights')) == 1
   if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end
   for n = 1, want do
     local first = redis.call('ZRANGE', groups, 0, 0, 'WITHSCORES')
@@ -147,17 +160,15 @@ local function take_turns(q, want)
     if not group then break end
     local lane = group == '' and q.ready or key_of(q, 'group:' .. group)
     local id = redis.call('LPOP', lane)
-    local ties = id and group ~= '' and ties_of(q, id)
-    if id then
-      ids[#ids + 1] = id
-      redis.call('HSET', q.meta, 'turn', first[2])
-    end
+    if id then ids[#ids + 1], q.turn = id, first[2] end
     if redis.call('EXISTS', lane) == 1 then
-      redis.call('ZADD', groups, string.format('%.17g', first[2] + 1 / (ties and ties.w or 1)), group)
+      local weight = has_weights and redis.call('HGET', key_of(q, 'weights'), group) or 1
+      redis.call('ZADD', groups, string.format('%.17g', first[2] + 1 / weight), group)
     else
       redis.call('ZREM', groups, group)
     end
   end
+  if #ids > 0 then redis.call('HSET', q.meta, 'turn', q.turn) end
   return ids
 end
 

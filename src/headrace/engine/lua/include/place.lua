@@ -12,6 +12,7 @@ local function ring(q) redis.call('ZADD', q.wake, 0, '1') end
 
 -- The first of a job's limits before which others stand.
 local function first_queue_of(q, ties)
+  if not ties.l or is_calm(q) then return nil end
   for _, limit in ipairs(ties.l or {}) do
     if redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
   end
@@ -29,7 +30,7 @@ local function put_front(q, ids, records)
       redis.call('ZADD', key_of(q, 'gates'), 0, before)
     elseif tie and tie.g then
       redis.call('LPUSH', key_of(q, 'group:' .. tie.g), ids[i])
-      take_part(q, tie.g)
+      take_part(q, tie.g, tie.w)
     elseif priority == 0 then
       plain[#plain + 1] = ids[i]
     elseif priority then
@@ -46,7 +47,7 @@ local function put_back(q, ids, records)
     local priority = records[i] and priority_of(records[i])
     if priority and ties and ties[i] and ties[i].g then
       redis.call('RPUSH', key_of(q, 'group:' .. ties[i].g), ids[i])
-      take_part(q, ties[i].g)
+      take_part(q, ties[i].g, ties[i].w)
     elseif priority == 0 then
       plain[#plain + 1] = ids[i]
     elseif priority then

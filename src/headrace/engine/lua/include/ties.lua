@@ -5,7 +5,17 @@
 -- The keys that only such jobs need are named after the queue's own, so they share its slot:
 --   group:G list, groups zset (turns)   parked:L zset, parked zset (all of them), slots:L set, gates zset (L -> when to look again), rates hash
 --   (L -> when its bucket is empty), holds zset (L -> shut until), limits hash (L -> what was set for it)
-local function key_of(q, name) return string.sub(q.jobs, 1, -5) .. name end
+local function key_of(q, name)
+  local base = q.base or string.sub(q.jobs, 1, -5)
+  q.base = base
+  return base .. name
+end
+
+-- Whether no limit holds anything back, is held, or was changed: then each need not be asked about. Asked once a script.
+local function is_calm(q)
+  if q.calm == nil then q.calm = redis.call('EXISTS', key_of(q, 'parked'), key_of(q, 'limits'), key_of(q, 'holds')) == 0 end
+  return q.calm
+end
 
 local function ties_of(q, id)
   local found = redis.call('HGET', q.ties, id)
@@ -22,6 +32,7 @@ end
 
 -- Stand before a limit, by score: priority, then arrival.
 local function park_at(q, name, id, score)
+  q.calm = false
   redis.call('ZADD', key_of(q, 'parked:' .. name), score, id)
   redis.call('ZADD', key_of(q, 'parked'), score, id)
 end
@@ -32,12 +43,15 @@ local function unpark(q, name, id)
 end
 
 -- A group that has just got something to do stands beside the one that was served last.
-local function take_part(q, group)
-  redis.call('ZADD', key_of(q, 'groups'), 'NX', redis.call('HGET', q.meta, 'turn') or 0, group)
+local function take_part(q, group, weight)
+  q.turn = q.turn or redis.call('HGET', q.meta, 'turn') or 0
+  redis.call('ZADD', key_of(q, 'groups'), 'NX', q.turn, group)
+  if weight then redis.call('HSET', key_of(q, 'weights'), group, weight) end
 end
 
 -- What holds for a limit now: what was set for it by name, or for its template, or else what the job itself says.
 local function rule_of(q, limit)
+  if is_calm(q) then return limit end
   local found = redis.call('HMGET', key_of(q, 'limits'), limit.n, limit.t)
   found = found[1] or found[2]
   return found and cmsgpack.unpack(found) or limit
@@ -48,11 +62,11 @@ end
 local function loosen(q, id, ties, is_unstarted)
   if is_unstarted and ties.s then redis.call('HSETNX', key_of(q, 'unique'), ties.u, id) end
   for _, limit in ipairs(ties.l or {}) do
-    redis.call('SREM', key_of(q, 'slots:' .. limit.n), id)
+    if limit.c or not is_calm(q) then redis.call('SREM', key_of(q, 'slots:' .. limit.n), id) end
     local rule = is_unstarted and rule_of(q, limit)
     local at = rule and rule.r and redis.call('HGET', key_of(q, 'rates'), limit.n)
     if at then redis.call('HSET', key_of(q, 'rates'), limit.n, string.format('%.3f', at - rule.p / rule.r * limit.k)) end
-    if redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then
+    if not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then
       redis.call('ZADD', key_of(q, 'gates'), 0, limit.n)
       redis.call('ZADD', key_of(q, 'wake'), 0, '1')
     end
@@ -69,21 +83,39 @@ end
 local ended_jobs = {} -- whose edges are still to be followed: see include/edges.lua
 
 -- A job has ended, or is taken out (`record` nil): nothing of it stays but, for a while, the inputs of one that may come back.
-local function untie(q, id, ties, record)
+-- `rest`: of jobs that ran, what can be done for all at once is left to `untie_rest`.
+local function untie(q, id, ties, record, rest)
   loosen(q, id, ties)
   if ties.e and record then ended_jobs[#ended_jobs + 1] = {id, ties, record} end
   if ties.p then
-    redis.call('HDEL', key_of(q, 'waiting'), id)
-    redis.call('ZREM', key_of(q, 'timeouts'), id)
-    redis.call('ZREM', key_of(q, 'linking'), id)
+    if not rest then
+      redis.call('HDEL', key_of(q, 'waiting'), id)
+      redis.call('ZREM', key_of(q, 'timeouts'), id)
+      redis.call('ZREM', key_of(q, 'linking'), id)
+    end
     if record and state_of(record) ~= 6 then
       redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), state_of(record) == FAILED and 30 * DAY_MS or DAY_MS)
     else
       redis.call('DEL', key_of(q, 'inputs:' .. id))
     end
   end
+  if rest then
+    rest.ids[#rest.ids + 1] = id
+    if ties.u and not ties.m then rest.keys[#rest.keys + 1], rest.owners[#rest.owners + 1] = ties.u, id end
+    return
+  end
   if ties.u and not ties.m and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
   redis.call('HDEL', q.ties, id)
+end
+
+local function untie_rest(q, rest)
+  if #rest.ids > 0 then redis.call('HDEL', q.ties, unpack(rest.ids)) end
+  if #rest.keys == 0 then return end
+  local owners, free = redis.call('HMGET', key_of(q, 'unique'), unpack(rest.keys)), {}
+  for i = 1, #rest.keys do
+    if owners[i] == rest.owners[i] then free[#free + 1] = rest.keys[i] end
+  end
+  if #free > 0 then redis.call('HDEL', key_of(q, 'unique'), unpack(free)) end
 end
 
 -- Out of where a tied job waits beside the queue's own places; reads the whole list of its group. Returns 1 if it was there.

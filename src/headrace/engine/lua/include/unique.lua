@@ -2,13 +2,18 @@
 
 local function owner_of(q, key, now_ms)
   local owner = redis.call('HGET', key_of(q, 'unique'), key)
-  local ends = owner and redis.call('ZSCORE', key_of(q, 'throttled'), key)
+  if q.throttles == nil then q.throttles = redis.call('EXISTS', key_of(q, 'throttled')) == 1 end
+  local ends = owner and q.throttles and redis.call('ZSCORE', key_of(q, 'throttled'), key)
   return not (ends and tonumber(ends) <= now_ms) and owner
 end
 
 -- Make a job the owner of its key.
 local function bind(q, id, ties, now_ms)
   redis.call('HSET', key_of(q, 'unique'), ties.u, id)
-  local throttled = key_of(q, 'throttled')
-  if ties.m then redis.call('ZADD', throttled, now_ms + ties.m, ties.u) else redis.call('ZREM', throttled, ties.u) end
+  if ties.m then
+    redis.call('ZADD', key_of(q, 'throttled'), now_ms + ties.m, ties.u)
+    q.throttles = true
+  elseif q.throttles ~= false then
+    redis.call('ZREM', key_of(q, 'throttled'), ties.u)
+  end
 end
