@@ -93,8 +93,11 @@ class TestUnique:
         claims = kit.claim("one")
         kit.client.run(ops.give_back(kit.queues, "one", [("default", "first")], split=kit.split))
         assert add(kit, "second", key) == {"second": "first"}
-        assert ids_of(kit.claim("one")) == ids_of(claims)
+        again = kit.claim("one")
+        assert ids_of(again) == ids_of(claims)
         assert add(kit, "second", key) == {}
+        kit.settle("one", again)
+        assert add(kit, "third", key) == {"third": "second"}
 
     def test_replace_gives_the_waiting_job_the_new_arguments(self, kit: Kit) -> None:
         """The job keeps its id and its place."""
@@ -253,6 +256,12 @@ class TestRate:
         """A job of cost 3 takes as much as three."""
         for name in "abc":
             add(kit, name, ties(limits=(Limit("api", rate="1/min", burst=4, cost=3),)))
+        assert ids_of(kit.claim("one")) == ["a"]
+
+    def test_a_cheap_job_does_not_pass_a_dear_one_that_is_parked(self, kit: Kit) -> None:
+        """Else one that needs much of a rate would wait for ever."""
+        for name, cost in (("a", 1), ("dear", 3), ("cheap", 1)):
+            add(kit, name, ties(limits=(Limit("api", rate="1/min", burst=3, cost=cost),)))
         assert ids_of(kit.claim("one")) == ["a"]
 
     def test_what_is_given_back_unstarted_costs_nothing(self, kit: Kit) -> None:
