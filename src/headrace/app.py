@@ -307,8 +307,21 @@ class Headrace:
                 f"two functions have the task name {task.name!r} ({_place(other.fn)} and {_place(fn)}): rename one, or "
                 "give it a name: @app.task(name=...)"
             )
+        self._see_limits(task)
         self.tasks[task.name] = self._plain[fn] = task
         return task
+
+    def _see_limits(self, task: Task[..., Any]) -> None:
+        """One limit of a queue is the same wherever it is declared; raises UsageError."""
+        mine = {limit.name: (limit.rate, limit.concurrency, limit.burst) for limit in task.plan.limits}
+        for other in self.tasks.values() if mine else ():
+            for limit in other.plan.limits if other.queue == task.queue and other.name != task.name else ():
+                numbers = (limit.rate, limit.concurrency, limit.burst)
+                if mine.get(limit.name, numbers) != numbers:
+                    raise UsageError(
+                        f"the limit {limit.name!r} of queue {task.queue!r} has other numbers in {task.name} than in "
+                        f"{other.name}: declare it once, and give both tasks the same Limit"
+                    )
 
     def _make_task(
         self, fn: Callable[..., Any], name: str, checked: Mapping[str, Any], batch: Batch | None = None

@@ -99,6 +99,16 @@ class TestUnique:
         kit.settle("one", again)
         assert add(kit, "third", key) == {"third": "second"}
 
+    def test_a_cancelled_job_leaves_the_key_of_another_alone(self, kit: Kit) -> None:
+        """Its own was free when it started; since then another has it."""
+        key = ties(unique=Unique(until="start"))
+        add(kit, "first", key)
+        kit.claim("one")
+        kit.release("one", "first")
+        assert add(kit, "second", key) == {}
+        assert kit.client.run(ops.cancel(kit.queue, "first")) == "cancelled"
+        assert add(kit, "third", key) == {"third": "second"}
+
     def test_replace_gives_the_waiting_job_the_new_arguments(self, kit: Kit) -> None:
         """The job keeps its id and its place."""
         key = ties(unique=Unique(on_conflict="replace"))
@@ -127,6 +137,10 @@ class TestUnique:
         add(kit, "first", key)
         kit.settle("one", kit.claim("one"))
         assert add(kit, "second", key) == {"second": "first"}
+        other = ties(unique=Unique("n", until=60), n=1)
+        add(kit, "third", other)
+        kit.client.run(ops.cancel(kit.queue, "third"))
+        assert add(kit, "fourth", other) == {"fourth": "third"}
 
     def test_of_two_in_one_call_the_first_is_stored(self, kit: Kit) -> None:
         """`enqueue_many` with the same key twice."""

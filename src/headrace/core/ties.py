@@ -96,10 +96,10 @@ class Limit(msgspec.Struct, frozen=True):
         rate: "100/min", "5/s", "10/30s": evenly spread; `burst` says how many may come at once. Never more than
             rate + burst - 1 start within the time that the rate names.
         concurrency: how many run at once. The slots of a worker that dies come back with its jobs.
-        cost: of one job of this task, in units of the rate.
+        cost: of one job of this task, in units of the rate; at most the burst.
 
     Raises:
-        UsageError: neither rate nor concurrency, or one that cannot be.
+        UsageError: neither rate nor concurrency, or one that cannot be; a cost over the burst.
     """
 
     name: str
@@ -115,6 +115,11 @@ class Limit(msgspec.Struct, frozen=True):
         rule(self.rate, self.concurrency, self.burst)
         if isinstance(self.cost, bool) or not isinstance(self.cost, (int, float)) or not 0 < self.cost <= 1e9:
             raise UsageError(f"cost: expected a number above 0, got {self.cost!r:.40}")
+        if self.rate is not None and self.cost > self.burst:
+            raise UsageError(
+                f"Limit({self.name!r}): a cost of {self.cost:g} is over the burst of {self.burst}; set burst={math.ceil(self.cost)} "
+                "or more"
+            )
 
 
 class Group(msgspec.Struct, frozen=True):
