@@ -238,6 +238,27 @@ TIED = ("tests/engine/test_ties.py", "tests/engine/test_ties_histories.py", "-k"
 TIES = [
     Mutant(
         "include/ties.lua",
+        "if owners[i] == rest.owners[i] then",
+        "if owners[i] then",
+        "a settled job frees the key of another",
+        TIED,
+    ),
+    Mutant(
+        "include/ties.lua",
+        "if ties.u and not ties.m then rest",
+        "if ties.u then rest",
+        "a key for a time is free when its job is settled",
+        TIED,
+    ),
+    Mutant(
+        "include/ties.lua",
+        "if #rest.ids > 0 then redis.call('HDEL', q.ties, unpack(rest.ids)) end",
+        "",
+        "settled jobs keep their ties",
+        TIED,
+    ),
+    Mutant(
+        "include/ties.lua",
         "    if limit.c or not is_calm(q) then redis.call('SREM'",
         "    if false then redis.call('SREM'",
         "slots are never freed",
