@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture failovers bench versus docs format clean
+.PHONY: help demo test check full mutants torture failovers bench versus systems docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(READY) ## measure the budgets, print the table, write benchmarks/result
 
 versus: $(READY) ## the same chaos on other job queues, side by side (half an hour): SEED=11 ONLY=rq,saq SCENARIO=sigkill JOBS=400
 	$(BIN)/python benchmarks/versus/run.py $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(JOBS),--jobs $(JOBS))
+
+systems: $(READY) ## start the example systems behind one front page: PORT=8000
+	$(BIN)/python -m systems --port $(or $(PORT),8000)
 
 docs: $(READY) ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

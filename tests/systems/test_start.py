@@ -1,0 +1,39 @@
+"""`make systems`: everything starts, works, and stops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import psutil
+
+from systems.common.catalogue import SYSTEMS, SYSTEMS_FOLDER
+from systems.common.programs import running, until
+
+SLOW_S = 90.0
+
+
+def test_all_systems_start_behind_one_page_and_leave_nothing(tmp_path: Path) -> None:
+    """With servers of their own. A view that is sent through the front page is stored; TERM ends every process."""
+    own = {"DATABASE_URL": "", "HEADRACE_URL": ""}
+    with running(["systems", "--port", "0"], log=tmp_path / "systems.log", environment=own) as program:
+        program.wait_until_it_says(r"http://\S+", SLOW_S)
+        found = re.search(r"http://\S+", program.said)
+        assert found is not None
+        with httpx.Client(base_url=found[0], timeout=SLOW_S) as http:
+            page = http.get("/").text
+            assert [] == [system.name for system in SYSTEMS if f'href="{system.name}/"' not in page]
+            assert 202 == http.post("/tracking/t", json={"page": "/a", "visitor": "ann"}).status_code
+            until(lambda: http.get("/tracking/figures").json()["total"] == 1, SLOW_S, "the view")
+            assert "<td>/a</td>" in http.get("/tracking/").text
+        processes = psutil.Process(program.process.pid).children(recursive=True)
+        assert len(processes) > 4
+        program.process.terminate()
+        assert 0 == program.process.wait(SLOW_S), program.said
+    assert [] == psutil.wait_procs(processes, timeout=SLOW_S)[1]
+
+
+def test_every_folder_of_a_system_is_in_the_catalogue() -> None:
+    folders = {path.parent.name for path in SYSTEMS_FOLDER.glob("*/web.py")}
+    assert folders == {system.name for system in SYSTEMS}
