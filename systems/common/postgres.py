@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from systems.common.programs import end_with_starter
+
 START_TIMEOUT_S = 60.0
 NOT_SAFE = {"fsync": "off", "full_page_writes": "off"}
 """For tests: quick; what is committed outlives a crash of the server, but not one of the machine."""
@@ -73,6 +75,7 @@ class EmbeddedPostgres:
                 user=self._user,
                 cwd=self._data,
                 start_new_session=True,  # Ctrl-C is for the program that uses it, which stops it last
+                preexec_fn=end_with_starter(signal.SIGINT),
             )
         self._wait_until_ready()
         return self

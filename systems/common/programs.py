@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import select
@@ -16,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 STOPS_WITHIN_S = 40.0
+_PR_SET_PDEATHSIG = 1
 
 
 class Program:
@@ -54,6 +56,18 @@ class Program:
         self.process.wait()
 
 
+def end_with_starter(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child runs before exec, so that it gets this signal when its starter dies, however it dies (on Linux)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def run() -> None:
+        prctl(_PR_SET_PDEATHSIG, number)
+
+    return run
+
+
 @contextmanager
 def running(
     words: Sequence[str], *, log: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
@@ -69,6 +83,7 @@ def running(
             stderr=out,
             start_new_session=True,
             pass_fds=pass_fds,
+            preexec_fn=end_with_starter(signal.SIGTERM),
         )
     program = Program(process, log)
     try:

@@ -25,7 +25,7 @@ from headrace import Headrace, State
 from systems.common.database import make_engine, upgrade
 from systems.common.load import Load
 from systems.common.postgres import EmbeddedPostgres
-from systems.common.programs import ROOT, Program, until, web_server, worker
+from systems.common.programs import ROOT, Program, running, until, web_server, worker
 from systems.tracking.events import View
 from systems.tracking.models import SCHEMA, Base
 from systems.tracking.tasks import QUEUE
@@ -260,3 +260,13 @@ def test_the_migrations_make_what_the_models_say(environment: dict[str, str], tr
 
 def _is_ours(name: str | None, kind: str, _: object) -> bool:
     return kind != "table" or name != "headrace_effect"
+
+
+@pytest.mark.long
+def test_the_load_test_finds_every_view(tmp_path: Path) -> None:
+    """Both ways at full speed, and with the database away; what it prints is a table of figures."""
+    words = ["systems.tracking.load", "--seconds", "2", "--rounds", "1", "--away", "4", "--rate", "50"]
+    with running(words, log=tmp_path / "load.log", environment={}) as program:
+        assert 0 == program.process.wait(600), program.said
+    assert 2 == program.said.count(" 0 lost, 0 doubled;")
+    assert program.said.endswith("Every accepted view was stored once.\n")
