@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headrace.server import EmbeddedServer
-from systems.common.catalogue import SYSTEMS, schema_of
-from systems.common.database import VARIABLE, upgrade
+from systems.common.catalogue import SYSTEMS
+from systems.common.database import VARIABLE
+from systems.common.migrate import migrate
 from systems.common.postgres import EmbeddedPostgres
 from systems.common.programs import Program, until, web_server, worker
 
@@ -41,8 +42,8 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hr-systems-")))
         told = stack.enter_context(servers(folder))
         programs: list[Program] = []
+        migrate()
         for system in SYSTEMS:
-            upgrade(schema_of(system), system.migrations)
             log = folder / f"{system.name}.log"
             programs.append(stack.enter_context(worker(system.tasks, *system.worker, log=log, environment=told)))
         web = web_server(WEB, log=folder / "web.log", environment=told, host=options.host, port=options.port)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 VARIABLE = "DATABASE_URL"
 CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 20
 
 
 def database_url() -> URL:
@@ -36,7 +37,15 @@ def make_async_engine(schema: str, **options: Any) -> AsyncEngine:
 
 
 def _options(schema: str) -> dict[str, Any]:
-    arguments = {"options": f"-csearch_path={schema}", "connect_timeout": CONNECT_TIMEOUT_S}
+    """Whatever hangs (a lock, a link that lost its other end) becomes an OperationalError within these times."""
+    arguments = {
+        "options": f"-csearch_path={schema} -cstatement_timeout={STATEMENT_TIMEOUT_S}s",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": STATEMENT_TIMEOUT_S,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": STATEMENT_TIMEOUT_S * 1000,
+    }
     return {"connect_args": arguments, "pool_pre_ping": True}
 
 
@@ -55,6 +64,7 @@ def run_migrations(schema: str, metadata: MetaData) -> None:
 
     engine = make_engine(schema)
     with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         # Two starters at once: the second waits, and finds all done.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"systems/{schema}"})
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 
@@ -63,7 +64,7 @@ class Field:
         self.postgres = postgres
         self.app = app
 
-    def rows(self, statement: str) -> list[tuple[str, ...]]:
+    def rows(self, statement: LiteralString) -> list[tuple[str, ...]]:
         with psycopg.connect(self.postgres.url, options=f"-csearch_path={SCHEMA}") as connection:
             found = connection.execute(statement)
             return found.fetchall() if found.description else []

@@ -34,7 +34,8 @@ app = Headrace(name="tracking", queues=[QUEUE])
 def store(views: list[View]) -> None:
     """Write them once each, whatever happens to this process or to the database.
 
-    While the database is away the batch waits here, and all others in the queue: nothing is tried that must fail.
+    While the database is away, or locked, the batch waits here, and all others in the queue: nothing is tried that must
+    fail. There is no `retry=`: a view that the database refuses would be refused again.
     """
     gives_up_at_s = time.monotonic() + PATIENCE_S
     while True:

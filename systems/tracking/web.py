@@ -29,9 +29,17 @@ from systems.tracking.tasks import QUEUE, app, store
 COOKIE = "visitor"
 COOKIE_LIVES_S = 365 * 86_400
 FIGURES_WITHIN_S = 2.0
+QUEUE_WITHIN_S = 3.0
+"""Less than the library would try for: a browser does not wait that long, and has the view sent again later."""
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+SILENT = "the queue does not answer"
 HERE = Path(__file__).parent
 templates = Jinja2Templates(HERE / "templates")
+
+
+def _is_away(why: str) -> JSONResponse:
+    """What is said when the queue cannot take a view, or tell of those that wait."""
+    return JSONResponse({"error": why}, 503, {"Retry-After": "1"})
 
 
 @asynccontextmanager
@@ -44,6 +52,13 @@ async def lifespan(web: FastAPI) -> AsyncIterator[None]:
 
 
 web = FastAPI(title="Tracking", lifespan=lifespan)
+
+
+@web.exception_handler(ServerError)
+@web.exception_handler(TimeoutError)
+async def tell(_: Request, error: Exception) -> Response:
+    """The page of figures, without its queue."""
+    return _is_away(str(error) or SILENT)
 
 
 @web.post("/t", status_code=202)
@@ -80,11 +95,14 @@ async def _enqueued(request: Request, sent: Sent) -> Response:
     view = make_view(sent, browser=request.headers.get("user-agent", ""), host=host, at=datetime.now(UTC))
     target = store if sent.event is None else store.options(job_id=str(sent.event))
     try:
-        job_id = (await target.aenqueue(view)).id
+        async with asyncio.timeout(QUEUE_WITHIN_S):
+            job_id = (await target.aenqueue(view)).id
     except JobExists as error:
         job_id = error.job_id  # sent again: it was taken then
+    except TimeoutError:
+        return _is_away(SILENT)  # or it has, too late: who asks again should name the event
     except (ServerError, QueueFull) as error:
-        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+        return _is_away(str(error))
     return JSONResponse({"id": job_id}, 202)
 
 
@@ -109,7 +127,8 @@ async def figures(request: Request) -> dict[str, Any]:
 
 async def _figures(request: Request) -> Figures:
     """The database's, while it answers; how many views wait is always known."""
-    counts = await app.aclient.run(count_jobs(queue_keys(QUEUE)))
+    async with asyncio.timeout(QUEUE_WITHIN_S):
+        counts = await app.aclient.run(count_jobs(queue_keys(QUEUE)))
     try:
         async with asyncio.timeout(FIGURES_WITHIN_S), request.app.state.engine.connect() as connection:
             return await read_figures(connection, waiting=counts.live)

@@ -22,6 +22,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from headrace import Headrace, State
+from headrace.server import EmbeddedServer
 from systems.common.database import make_engine, upgrade
 from systems.common.load import Load
 from systems.common.postgres import EmbeddedPostgres
@@ -41,7 +42,7 @@ class Lab:
     def __init__(self, http: httpx.Client, environment: dict[str, str], folder: Path) -> None:
         self.http = http
         self.app = Headrace(environment["HEADRACE_URL"])
-        self._environment = environment
+        self.environment = environment
         self._folder = folder
 
     def send(self, page: str = "/start", **more: Any) -> str:
@@ -55,7 +56,7 @@ class Lab:
         arguments = ("--processes", "1", "--log-level", "warning", *arguments)
         log = self._folder / f"worker-{uuid.uuid4().hex}.log"
         app = "systems.tracking.tasks:app"
-        with worker(app, *arguments, log=log, environment=self._environment) as program:
+        with worker(app, *arguments, log=log, environment=self.environment) as program:
             yield program
 
     def work(self) -> None:
@@ -64,7 +65,7 @@ class Lab:
             assert 0 == program.process.wait(SLOW_S), program.said
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self._environment["DATABASE_URL"], options=f"-csearch_path={SCHEMA}") as connection:
+        with psycopg.connect(self.environment["DATABASE_URL"], options=f"-csearch_path={SCHEMA}") as connection:
             return connection.execute(statement).fetchall()
 
     def stored(self) -> list[str]:
@@ -224,28 +225,55 @@ def test_views_are_taken_while_the_database_is_away_and_all_arrive_once(lab: Lab
         until(lambda: not lab.http.get("/figures").json()["waiting"], SLOW_S, "nothing that waits")
 
 
-def test_views_are_stored_once_though_workers_and_connections_are_killed(lab: Lab) -> None:
-    """SIGKILL for the process that writes, and the database ends its connections, again and again, under load."""
+def test_views_are_stored_once_whatever_is_ended_beside_them(lab: Lab) -> None:
+    """SIGKILL for the process that writes; the database ends its connections, or what they do just now; under load."""
     with lab.worker() as program:
         with lab.load(rate=200) as load:
             until(lambda: len(lab.stored()) > 50, SLOW_S, "the first views")
-            for round_ in range(6):
-                if round_ % 2:
-                    writers = (
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE '%copy%page_view%'"
-                    )
-                    lab.rows(f"{writers} AND pid <> pg_backend_pid()")
-                else:
+            for end in ("kill", "pg_terminate_backend", "pg_cancel_backend") * 2:
+                if end == "kill":
                     _kill_child(program)
+                else:
+                    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    lab.rows(f"SELECT {end}(pid) {others}")
                 before = len(lab.stored())
                 until(lambda before=before: len(lab.stored()) > before, SLOW_S, "views after that")
         lab.wait_until_stored(accepted(load))
+
+
+def test_a_batch_that_meets_a_lock_is_written_when_it_is_gone(lab: Lab) -> None:
+    """What waits for the lock is ended by the database, as its timeout for statements would; the batch tries again."""
+    environment = lab.environment
+    with psycopg.connect(environment["DATABASE_URL"], options=f"-csearch_path={SCHEMA}") as holder:
+        holder.execute("LOCK TABLE page_view IN EXCLUSIVE MODE")
+        with lab.worker() as program:
+            ids = [lab.send() for _ in range(5)]
+            blocked = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'"
+            until(lambda: lab.rows(f"SELECT pg_cancel_backend(pid) {blocked}"), SLOW_S, "a COPY that waits")
+            program.wait_until_it_says(r"the database is away, \d views wait")
+            holder.commit()
+            lab.wait_until_stored(ids)
 
 
 def _kill_child(program: Program) -> None:
     """Kill the youngest process below the supervisor: the one that runs jobs."""
     children = psutil.Process(program.process.pid).children(recursive=True)
     os.kill(max(children, key=lambda child: (child.create_time(), child.pid)).pid, signal.SIGKILL)
+
+
+def test_without_its_servers_the_web_server_says_so_in_time(tmp_path: Path) -> None:
+    """No PostgreSQL: views are not affected. No Valkey: 503, and not only when a browser has given up."""
+    nowhere = {"DATABASE_URL": f"postgresql://postgres@/postgres?host={tmp_path}"}
+    with EmbeddedServer() as queue, ExitStack() as stack:
+        told = {**nowhere, "HEADRACE_URL": queue.url}
+        server = web_server("systems.tracking.web:web", log=tmp_path / "web.log", environment=told)
+        http = stack.enter_context(httpx.Client(base_url=stack.enter_context(server)[1], timeout=SLOW_S))
+        assert 202 == http.post("/t", json={"page": "/", "visitor": "ann"}).status_code
+        assert (1, False) == tuple(http.get("/figures").json()[name] for name in ("waiting", "database"))
+        assert "The database is away." in http.get("/").text
+        queue.stop()
+        for answer in (http.post("/t", json={"page": "/", "visitor": "ann"}), http.get("/figures")):
+            assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
 
 
 def test_the_migrations_make_what_the_models_say(environment: dict[str, str], tracking_web: str) -> None:
