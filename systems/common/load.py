@@ -41,6 +41,8 @@ class Connection:
         head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\nUser-Agent: load\r\n\r\n"
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
+                if self._streams is not None and self._streams[0].at_eof():
+                    await self.close()  # it was idle for longer than the server keeps one: nothing was asked yet
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(self._host, self._port)
                 reader, writer = self._streams
@@ -51,6 +53,11 @@ class Connection:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             await self.close()
             return 0, b""
+
+    async def closed_by_server(self) -> None:
+        """Wait until the server has closed it, unasked."""
+        if self._streams is not None:
+            assert not await self._streams[0].read(1), "a server speaks when it is asked"
 
     async def close(self) -> None:
         streams, self._streams = self._streams, None

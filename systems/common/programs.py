@@ -108,7 +108,17 @@ def web_server(
     with socket.create_server((host, port), backlog=2048) as listening:
         url = f"http://{host}:{listening.getsockname()[1]}"
         fd = listening.fileno()
-        words = ["uvicorn", module, "--fd", str(fd), "--no-access-log", "--log-level", "warning"]
+        words = [
+            "uvicorn",
+            module,
+            "--fd",
+            str(fd),
+            "--no-access-log",
+            "--log-level",
+            "warning",
+            "--timeout-keep-alive",
+            "75",
+        ]
         with running(words, log=log, environment=environment, pass_fds=[fd]) as program:
             yield program, url
 
