@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from cli_kit import documents, lines
+from headrace import Limit
 from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine import ops, schedules
 from headrace.engine.call import command
@@ -403,3 +404,34 @@ def test_flows_are_listed_shown_signalled_and_cancelled(run, app):
     assert lines(run("flow", "ls"))[0][2] == "cancelled"
     assert run("flow", "retry", flow_run.id).stdout == "0\n"
     assert run("flow", "show", "nope").exit_code == 3
+
+
+def test_why_tells_what_stands_between_a_job_and_its_run(run, app):
+    """Its place, its limit, its time, what it waits for; and what keeps the whole queue back."""
+    first = app.enqueue("t", 1)
+    second = app.enqueue("t", 2)
+    later = app.options(delay=600).enqueue("t", 3)
+    child = app.options(depends_on=second).enqueue("t", 4)
+    lonely = "no worker listens to the queue default"
+    assert run("why", first.id).stdout.splitlines() == ["it stands behind 0 job(s)", lonely]
+    assert run("why", second.id).stdout.splitlines()[0] == "it stands behind 1 job(s)"
+    assert "it is scheduled for " in run("why", later.id).stdout
+    assert run("why", child.id).stdout.splitlines()[0] == "it waits for 1 other job(s)"
+    run("queue", "pause", "default", "--reason", "deploy")
+    assert "the queue is paused: deploy" in documents(run("why", first.id, "--json"))[0]["reasons"]
+    run("queue", "resume", "default")
+    first.cancel()
+    assert run("why", first.id).stdout == "it has ended: cancelled\n"
+    assert run("why", "nope").exit_code == 3
+
+
+def test_why_names_the_limit_and_the_group(run, app):
+    """The limit that is full, and the turns a group takes."""
+    jobs = [app.options(limits=Limit("mail", rate="1/h")).enqueue("t", n) for n in range(2)]
+    grouped = [app.options(group="g").enqueue("t", n) for n in range(2)]
+    assert "when it is its turn, it must pass mail" in run("why", jobs[1].id).stdout
+    assert "behind 1 job(s) of its group g" in run("why", grouped[1].id).stdout
+    for _ in range(3):  # one of each, in turn; the second of the limit is passed over
+        succeed_job(app, "default", None)
+    told = run("why", jobs[1].id).stdout
+    assert told.startswith("the limit mail is full: 0 running, 1 wait for it; it opens at ")

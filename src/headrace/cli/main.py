@@ -30,6 +30,7 @@ COMMANDS = {
     "status": ("status", "One screen: server, queues, workers, what needs attention."),
     "queue": ("queue", "List, show, pause, resume, bound and purge queues."),
     "job": ("job", "List, show, retry, cancel, delete and wait for jobs."),
+    "why": ("why", "Tell why a job is not running."),
     "flow": ("flow", "List, show, retry, cancel and signal flows."),
     "limit": ("limit", "List, set, reset and hold limits."),
     "schedule": ("schedule", "List, show, change, pause, skip, run and remove schedules."),
