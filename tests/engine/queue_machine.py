@@ -495,7 +495,7 @@ class QueueMachine(RuleBasedStateMachine):
         mine = {QUEUE.meta, QUEUE.stats, QUEUE.producers, QUEUE.wake}
         left = {key for key in self.raw.scan_iter() if b":waiter:" not in key}
         assert left <= mine, f"left behind: {left - mine}"
-        assert set(self.raw.hkeys(QUEUE.meta)) <= {b"layout", b"fence", b"seq", b"trim_at"}
+        assert set(self.raw.hkeys(QUEUE.meta)) <= {b"layout", b"fence", b"seq", b"trim_at", b"longest_lease"}
 
 
 def _texts(items: Any) -> list[str]:

@@ -263,6 +263,27 @@ def test_a_lease_that_ended_is_swept(kit: Kit) -> None:
     assert ["b"] == ids_of(kit.claim(heir))
 
 
+def test_a_sweep_that_comes_too_late_takes_nobody(kit: Kit) -> None:
+    """By the server's clock, which jumped, or stood still with the call in its socket, it is later than the caller thinks."""
+    living = kit.open("living", lease_ms=0)
+    told_ms = kit.client.run(ops.tend(kit.queue, sweep=False)).server_ms
+    assert [] == kit.client.run(ops.tend(kit.queue, sweep=True, until_ms=told_ms - 1)).swept_sessions
+    assert [living] == kit.client.run(ops.tend(kit.queue, sweep=True, until_ms=told_ms + 60_000)).swept_sessions
+
+
+def test_a_clock_that_was_put_back_keeps_no_dead_session(kit: Kit) -> None:
+    """Its lease seems to end in an hour: no lease lasts longer than the longest that was ever asked for."""
+    kit.add("a")
+    dead = kit.open("dead", lease_ms=5_000)
+    kit.claim(dead)
+    now_ms = kit.client.run(ops.tend(kit.queue, sweep=False)).server_ms
+    key = kit.queue.sessions
+    kit.client.run(command("ZADD", key, now_ms + 3_600_000, dead, key=key, decode=int))
+    kit.client.run(ops.tend(kit.queue, sweep=False))
+    ends_ms = kit.client.run(command("ZSCORE", key, dead, key=key, decode=float))
+    assert now_ms + 5_000 <= ends_ms <= now_ms + 60_000
+
+
 def test_renew_never_brings_a_session_back(kit: Kit) -> None:
     kit.open("here")
     renewed = kit.client.run(ops.renew(kit.queues, ["here", "gone"], 10_000, split=kit.split))

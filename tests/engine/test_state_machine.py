@@ -11,6 +11,7 @@ from queue_machine import QueueMachine
 
 import faketime
 from faketime import ServerClock
+from headrace.testing.clock import faketime_library
 
 MANY = [60, pytest.param(1_500, marks=[pytest.mark.long, pytest.mark.timeout(1_200)])]
 
@@ -18,7 +19,7 @@ MANY = [60, pytest.param(1_500, marks=[pytest.mark.long, pytest.mark.timeout(1_2
 @pytest.fixture(scope="module")
 def server_with_clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ServerClock]]:
     """A Valkey whose clock can be moved."""
-    library = faketime.shared_object()
+    library = faketime_library()
     if library is None:
         pytest.skip("no libfaketime: apt-get install libfaketime")
     with faketime.server_with_clock(tmp_path_factory.mktemp("clock"), library) as found:

@@ -76,6 +76,33 @@ def test_a_supervisor_that_was_paused_sweeps_nobody():
     assert not guard.may_sweep
 
 
+def test_a_sweep_says_until_when_it_is_right():
+    """The server's clock may jump, or the call lie in a stopped server, between the last look and the sweep itself."""
+    clock = Clock()
+    guard = SweepGuard(LEASE_MS, clock)
+    assert 0 == guard.sweep_until_ms()
+    server_ms = watch(guard, clock, 11, 5_000_000)
+    clock.now_s += 2
+    assert server_ms + 2_000 < guard.sweep_until_ms() <= server_ms + 2_000 + LEASE_MS / 4
+
+
+def test_the_shorter_the_lease_the_smaller_the_jump_that_counts():
+    """A jump of 0.9 s leaves a lease of 10 s whole, and ends one of 1 s."""
+    clock = Clock()
+    guards = {lease_ms: SweepGuard(lease_ms, clock) for lease_ms in (1_000, 10_000)}
+    server_ms = 5_000_000
+    for _ in range(60):
+        clock.now_s += 0.25
+        server_ms += 250
+        for guard in guards.values():
+            guard.saw(server_ms)
+    assert [True, True] == [guard.may_sweep for guard in guards.values()]
+    clock.now_s += 0.25
+    for guard in guards.values():
+        guard.saw(server_ms + 1_150)
+    assert [False, True] == [guard.may_sweep for guard in guards.values()]
+
+
 def test_a_config_goes_through_the_socket_whole():
     """What the supervisor was asked is what the children get."""
     config = WorkerConfig(app_path="a:b", worker_id="w", weights={"high": 6}, queues=["high"], max_jobs=3)

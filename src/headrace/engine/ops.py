@@ -24,6 +24,7 @@ LAYOUT_ARG = str(LAYOUT).encode()
 MOST_JOBS_A_CALL = 1_000
 MOST_CLAIMS_A_CALL = 256
 DONE_MAX, DEAD_MAX = 10_000, 100_000
+ALWAYS_MS = 2**53
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -473,10 +474,17 @@ def close_session(queues: Sequence[QueueKeys], session: str, *, split: bool) -> 
 # -- supervisors
 
 
-def tend(queue: QueueKeys, *, sweep: bool, done_max: int = DONE_MAX, dead_max: int = DEAD_MAX) -> Call[Tended]:
-    """Promote due jobs, take over dead sessions (`sweep`), and trim what is kept no longer; bounded."""
+def tend(
+    queue: QueueKeys, *, sweep: bool, until_ms: int = ALWAYS_MS, done_max: int = DONE_MAX, dead_max: int = DEAD_MAX
+) -> Call[Tended]:
+    """Promote due jobs, take over dead sessions (`sweep`), and trim what is kept no longer; bounded.
+
+    Args:
+        until_ms: nobody is taken over when the server's clock says more: it jumped, or the call came late.
+    """
     found = script("tend")
-    return Call(found, queue.block(found.keys), [LAYOUT_ARG, int(sweep), done_max, dead_max], _read_tended)
+    limits = [until_ms if sweep else 0, done_max, dead_max]
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, *limits], _read_tended)
 
 
 def _read_tended(reply: list[Any]) -> Tended:

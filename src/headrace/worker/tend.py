@@ -13,6 +13,7 @@ from headrace.worker.schedules import Schedules
 
 TEND_EVERY_S = 1.0
 CLOCKS_AGREE_MS = 1_000.0
+"""And at most a quarter of the lease: what is left of a lease that was renewed in time must outlast two such steps."""
 MOST_A_CALL = 256
 SOON_S = 0.01
 
@@ -26,6 +27,7 @@ class SweepGuard:
 
     def __init__(self, lease_ms: int, now: Callable[[], float] = time.monotonic) -> None:
         self._lease_ms = lease_ms
+        self._agree_ms = min(CLOCKS_AGREE_MS, lease_ms / 4)
         self._now = now
         self._since: float | None = None
         self._last: tuple[float, float] = (0.0, 0.0)
@@ -34,7 +36,7 @@ class SweepGuard:
         """The server answered, with this clock."""
         now_ms = self._now() * 1000
         last_ms, last_server_ms = self._last
-        is_steady = abs((server_ms - last_server_ms) - (now_ms - last_ms)) <= CLOCKS_AGREE_MS
+        is_steady = abs((server_ms - last_server_ms) - (now_ms - last_ms)) <= self._agree_ms
         if self._since is None or not is_steady or now_ms - last_ms > self._lease_ms / 2:
             self._since = now_ms
         self._last = (now_ms, float(server_ms))
@@ -48,6 +50,17 @@ class SweepGuard:
         now_ms = self._now() * 1000
         is_fresh = now_ms - self._last[0] <= self._lease_ms / 2
         return self._since is not None and is_fresh and now_ms - self._since >= self._lease_ms
+
+    def sweep_until_ms(self) -> int:
+        """The server's time until which a sweep that is sent now is right; 0: none is.
+
+        The server judges: between the last look and the sweep its clock may jump, or the call lie in its socket while it
+        stands still, with everyone's renewals behind it.
+        """
+        if not self.may_sweep:
+            return 0
+        last_ms, last_server_ms = self._last
+        return int(last_server_ms + self._now() * 1000 - last_ms + self._agree_ms)
 
 
 class Tender:
@@ -68,7 +81,8 @@ class Tender:
         """Returns the seconds until there is more to do, if it is soon."""
         guard = self._guards.setdefault(queue.name, SweepGuard(self._crew.config.lease_ms))
         try:
-            done = await self._crew.run(ops.tend(queue, sweep=guard.may_sweep))
+            until_ms = guard.sweep_until_ms()
+            done = await self._crew.run(ops.tend(queue, sweep=until_ms > 0, until_ms=until_ms))
         except ServerError:
             guard.lost()
             return TEND_EVERY_S

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties schedules
--- ARGV[1] layout  [2] sweep (0/1)  [3] most succeeded jobs kept  [4] most failed jobs kept
+-- ARGV[1] layout  [2] sweep while the clock says no more than these ms (0: never)  [3] most succeeded jobs kept  [4] most failed jobs kept
 -- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease,
 --   when a schedule's next tick is, or -1, outbox has something (0/1), flows or links may be half done (0/1)}
 -- include: record
@@ -11,7 +11,8 @@
 -- include: edges
 -- include: release
 local q = queue_at(1)
-local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
+local meta = redis.call('HMGET', q.meta, 'layout', 'longest_lease')
+local wrong = layout_error(meta[1])
 if wrong then return wrong end
 local now_ms = now()
 local next_due, promoted = promote(q, now_ms)
@@ -39,7 +40,15 @@ local function sweep(session)
   swept[#swept + 1] = session
 end
 
-if ARGV[2] == '1' then
+-- No lease ends later than the longest that was asked for, but where the clock was put back: a dead session must not outlive that.
+if meta[2] then
+  local latest = string.format('%.0f', now_ms + meta[2])
+  local late = redis.call('ZRANGEBYSCORE', q.sessions, '(' .. latest, '+inf', 'LIMIT', 0, 16)
+  for i = 1, #late do redis.call('ZADD', q.sessions, latest, late[i]) end
+end
+
+-- The caller may have judged by a clock that has jumped since, or this call has lain in a server that stood still.
+if now_ms <= tonumber(ARGV[2]) then
   for i = 1, #overdue do sweep(overdue[i]) end
 end
 
