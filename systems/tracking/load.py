@@ -180,7 +180,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2, help="at full speed")
     parser.add_argument("--away", type=float, default=30, help="seconds without the database")
-    parser.add_argument("--rate", type=float, default=150, help="requests a second meanwhile")
+    parser.add_argument("--rate", type=float, default=100, help="requests a second meanwhile")
     options = parser.parse_args()
     load = ", ".join(f"{figure:.1f}" for figure in os.getloadavg())
     print(f"{os.cpu_count()} cores, load before the start {load}; Python {platform.python_version()}")
