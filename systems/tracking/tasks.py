@@ -1,4 +1,4 @@
-"""The one task: it writes page views as they come, up to 1,000 in a transaction."""
+"""The tasks: one writes page views as they come, up to 1,000 in a transaction; one forgets old notes each night."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
-from headrace import Batch, Headrace, RetryIn, current_batch
+from headrace import Batch, Headrace, Retry, RetryIn, current_batch
+from headrace.effects import prune_effects
 from systems.common.database import make_engine
 from systems.tracking.events import View
 from systems.tracking.models import SCHEMA, PageMinute
@@ -24,6 +25,9 @@ QUEUE = "views"
 PATIENCE_S = 15.0
 """How long a batch waits for a database that is away; less than the 25 s that a worker which stops lets it go on."""
 LOOK_EVERY_S = 0.25
+NOTES_KEPT_S = 40 * 86_400.0
+"""Longer than failed jobs are kept (30 days): one of them that is retried must find what an earlier run has done."""
+FORGOTTEN_AT_ONCE = 10_000
 COPY = "COPY page_view (id, at, visitor, page, referrer, browser, ip) FROM STDIN"
 
 logger = logging.getLogger("systems.tracking")
@@ -47,6 +51,18 @@ def store(views: list[View]) -> None:
                 raise RetryIn(1 + random.random(), "the database is away") from error
             logger.warning("the database is away, %d views wait: %s", len(views), str(error).partition("\n")[0])
             select.select([], [], [], LOOK_EVERY_S)
+
+
+@app.cron("10 3 * * *", queue=QUEUE, retry=Retry(5, delay=60))
+def forget() -> int:
+    """Remove the notes of effects that nobody needs any more; how many."""
+    forgotten = 0
+    while True:
+        with engine().connect() as connection:
+            gone = prune_effects(connection, older_than_s=NOTES_KEPT_S, limit=FORGOTTEN_AT_ONCE)
+        forgotten += gone
+        if gone < FORGOTTEN_AT_ONCE:
+            return forgotten
 
 
 @cache

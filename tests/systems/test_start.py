@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from systems.common.catalogue import SYSTEMS, SYSTEMS_FOLDER
 from systems.common.programs import running, until
@@ -37,3 +39,19 @@ def test_all_systems_start_behind_one_page_and_leave_nothing(tmp_path: Path) -> 
 def test_every_folder_of_a_system_is_in_the_catalogue() -> None:
     folders = {path.parent.name for path in SYSTEMS_FOLDER.glob("*/web.py")}
     assert folders == {system.name for system in SYSTEMS}
+
+
+PAGES = sorted(SYSTEMS_FOLDER.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: "-".join(page.relative_to(SYSTEMS_FOLDER).parts))
+def test_a_page_of_a_system_leads_somewhere(page: Path) -> None:
+    """Its links, the modules that its commands start, and its twin in the other language."""
+    text = page.read_text("utf8")
+    targets = re.findall(r"\]\((?!http|#)([^)#]+)", text)
+    assert [] == [target for target in targets if not (page.parent / target).exists()]
+    modules = re.findall(r"(?:python -m|worker -A|uvicorn) (systems[\w.]*)", text)
+    assert [] == [module for module in modules if importlib.util.find_spec(module) is None]
+    assert page.parent == SYSTEMS_FOLDER or {"README.md", "README.vi.md"} <= {
+        path.name for path in page.parent.iterdir()
+    }

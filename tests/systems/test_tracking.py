@@ -261,6 +261,19 @@ def _kill_child(program: Program) -> None:
     os.kill(max(children, key=lambda child: (child.create_time(), child.pid)).pid, signal.SIGKILL)
 
 
+def test_old_notes_are_forgotten_at_night(lab: Lab) -> None:
+    """More of them than go at once; those of the last 40 days stay. The worker has made the schedule."""
+    old, new = (int((datetime.now(UTC) - timedelta(days)).timestamp() * 1000) for days in (41, 39))
+    note = "INSERT INTO headrace_effect (job, fence, done, at_ms)"
+    lab.rows(f"{note} SELECT 'old' || n, 1, true, {old} FROM generate_series(1, 10001) n RETURNING 1")
+    lab.rows(f"{note} VALUES ('new', 1, true, {new}) RETURNING 1")
+    job = lab.app.queue(QUEUE).enqueue("systems.tracking.tasks.forget")
+    lab.work()
+    assert 10_001 == job.result(SLOW_S)
+    assert [("new",)] == lab.rows("SELECT job FROM headrace_effect")
+    assert ["systems.tracking.tasks.forget"] == [schedule.name for schedule in lab.app.schedules.list()]
+
+
 def test_without_its_servers_the_web_server_says_so_in_time(tmp_path: Path) -> None:
     """No PostgreSQL: views are not affected. No Valkey: 503, and not only when a browser has given up."""
     nowhere = {"DATABASE_URL": f"postgresql://postgres@/postgres?host={tmp_path}"}

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("views", sa.BigInteger, nullable=False),
     )
     op.execute(DDL["postgresql"])
+    op.create_index("headrace_effect_at", "headrace_effect", ["at_ms"], postgresql_using="brin")
 
 
 def downgrade() -> None:
