@@ -24,6 +24,7 @@ from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.engine.schedules import Declared, Fired, Found
+from headrace.testing.clock import faketime_library
 from soundness import violations_on
 
 PAYLOAD = msgspec.msgpack.encode([[1]])
@@ -74,7 +75,7 @@ def on(client: SyncClient) -> Schedules:
 @pytest.fixture
 def clocked(tmp_path: Path) -> Iterator[tuple[Schedules, ServerClock]]:
     """Schedules on a server whose clock can be moved."""
-    found = faketime.shared_object()
+    found = faketime_library()
     if found is None:
         pytest.skip("no libfaketime: apt-get install libfaketime")
     with faketime.server_with_clock(tmp_path, found) as (url, clock):

@@ -13,6 +13,7 @@ from ticks import assert_each_tick_made_one_job, ticks_run, wait_for_ticks
 
 import faketime
 from headrace import ScheduleNotFound, crash
+from headrace.testing.clock import faketime_library
 
 
 def test_five_workers_of_which_four_are_killed_make_each_tick_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_a_tick_that_cancels_the_running_job_starts_when_that_has_ended(lab: Lab
 
 def test_the_servers_clock_decides_when_a_worker_fires(tmp_path: Path) -> None:
     """Its clock leaps over a night: the nightly job is made once, though the leases of declarations have run out too."""
-    found = faketime.shared_object()
+    found = faketime_library()
     if found is None:
         pytest.skip("no libfaketime: apt-get install libfaketime")
     with faketime.server_with_clock(tmp_path, found) as (url, clock):
