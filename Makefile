@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture failovers bench versus systems docs format clean
+.PHONY: help demo test check full mutants torture failovers soak bench versus systems docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11
 
 failovers: $(READY) ## lose the primary in every way, on Sentinel and on Cluster: TIMES=20 of each
 	PYTHONPATH=tests:tests/scenarios $(BIN)/python tests/scenarios/failovers.py --times $(or $(TIMES),20)
+
+soak: $(READY) ## a day on a clock 20 times as fast: nothing may grow or be left: MINUTES=72
+	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),72)
 
 mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants
