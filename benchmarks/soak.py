@@ -162,6 +162,7 @@ class Soak:
         self.traced: dict[int, Traced] = {}
         self.served: list[dict[str, float]] = []
         self.accepted: Counter[str] = Counter()
+        self.gone = 0
         self.began = time.monotonic()
 
     # Work
@@ -186,7 +187,9 @@ class Soak:
         for producer in producers:
             said, _ = producer.communicate(timeout=120)
             assert producer.returncode == 0, "a producer failed"
-            self.accepted.update(json.loads(said))
+            told = json.loads(said)
+            self.accepted.update(told["accepted"])
+            self.gone += told["gone"]
 
     def drain(self) -> None:
         """Until no job is left that has not ended."""
@@ -318,6 +321,7 @@ def judge_queues(soak: Soak) -> Iterator[Verdict]:
     text = f"{accepted:,} accepted, {totals['enqueued']:,} stored, {ended:,} ended"
     yield Verdict("totals", accepted == totals["enqueued"] == ended, text)
     yield Verdict("failed are those that fail", totals["failed"] == fails, f"{totals['failed']:,} of {fails:,}")
+    yield Verdict("results", not soak.gone, f"{soak.gone:,} of {soak.accepted['awaited']:,} asked for were gone")
     cancelled = totals["cancelled"]
     most = soak.accepted["cancelled"] + soak.accepted["patient"]
     text = f"{cancelled:,} of {soak.accepted['cancelled']:,} that wait, {soak.accepted['patient']:,} that run"
