@@ -33,14 +33,15 @@ check: $(READY) ## lint, types and layers
 full: $(READY) check ## everything, the long proofs too
 	$(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 1200
 
-torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11
-	$(BIN)/headrace torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11 PROGRAM=/usr/bin/redis-server LEDGER=postgresql
+	$(if $(LEDGER),PYTHONPATH=. $(BIN)/python tests/effects/postgres_server.py) $(BIN)/headrace torture --seconds $(or $(SECONDS),60) \
+		$(if $(SEED),--seed $(SEED)) $(if $(PROGRAM),--server-program $(PROGRAM)) $(if $(LEDGER),--ledger)
 
 failovers: $(READY) ## lose the primary in every way, on Sentinel and on Cluster: TIMES=20 of each
 	PYTHONPATH=tests:tests/scenarios $(BIN)/python tests/scenarios/failovers.py --times $(or $(TIMES),20)
 
 soak: $(READY) ## a day on a clock 20 times as fast: nothing may grow or be left: MINUTES=72
-	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),72)
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),72)
 
 mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants

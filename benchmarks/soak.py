@@ -30,7 +30,6 @@ from typing import Any
 import psutil
 import redis
 
-from faketime import shared_object
 from headrace import State
 from headrace.engine.admin import count_jobs, purge
 from headrace.engine.audit import audit
@@ -38,6 +37,7 @@ from headrace.engine.call import script
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer, embedded_binary
+from headrace.testing.clock import faketime_library
 from lab import HERE, pause, until
 from soak_tasks import POOLS
 
@@ -66,7 +66,7 @@ HELD = re.compile(r"held:.*")
 @contextmanager
 def fast_clock() -> Iterator[dict[str, str]]:
     """The environment in which programs share one clock, SPEED times as fast."""
-    found = shared_object()
+    found = faketime_library()
     if found is None:
         raise SystemExit("the soak needs libfaketime: apt-get install libfaketime")
     names = {"LD_PRELOAD": found, "FAKETIME": f"+0 x{SPEED}"}

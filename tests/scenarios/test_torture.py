@@ -9,15 +9,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import redis
+from scenario_lab import until
 
 from headrace.context import JobContext
 from headrace.core.record import Stored, decode, encode
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.errors import UsageError
-from headrace.torture.chaos import OF_THE_SERVER, WEIGHTS, schedule
-from headrace.torture.judge import Audit, judge
+from headrace.torture.chaos import OF_THE_CLOCK, OF_THE_SERVER, WEIGHTS, schedule
+from headrace.torture.judge import Audit, Run, judge, read_audit, runs_beside
 from headrace.torture.ledger import Effects, Ledger
+from headrace.torture.server import HOUR_S, Victim, make_server
+from headrace.torture.watch import AFTERWARDS_S, Health
 from servers import redis7_binary
 
 
@@ -32,6 +36,7 @@ def run_torture(*args: str) -> tuple[int, dict[str, object], str]:
 def check_figures(code: int, figures: dict[str, object], told: str) -> None:
     assert code == 0, (figures, told)
     assert (0, 0, 0) == (figures["lost"], figures["ran without being acknowledged"], figures["broken invariants"])
+    assert 0 == figures["of these, beside a healthy worker's"]
     assert figures["effects, counted under the fence"] == figures["jobs with an effect"]
     assert int(str(figures["jobs acknowledged"])) > 100
 
@@ -61,11 +66,13 @@ def test_a_server_of_ones_own_is_spared_and_must_be_empty(url: str) -> None:
 
 
 def test_a_seed_gives_the_same_faults() -> None:
-    faults = schedule(5, 300.0, may_hurt_server=True)
-    assert faults == schedule(5, 300.0, may_hurt_server=True)
-    assert faults != schedule(6, 300.0, may_hurt_server=True)
+    """And none that is left out."""
+    faults = schedule(5, 600.0)
+    assert faults == schedule(5, 600.0)
+    assert faults != schedule(6, 600.0)
     assert set(WEIGHTS) == {fault.name for fault in faults}
-    assert not OF_THE_SERVER & {fault.name for fault in schedule(5, 300.0, may_hurt_server=False)}
+    assert OF_THE_CLOCK < OF_THE_SERVER
+    assert not OF_THE_SERVER & {fault.name for fault in schedule(5, 600.0, leave_out=OF_THE_SERVER)}
 
 
 def test_the_verdict_sees_what_is_wrong(url: str) -> None:
@@ -79,8 +86,9 @@ def test_the_verdict_sees_what_is_wrong(url: str) -> None:
     keys = queue_keys("default")
     record = client.run(_get(keys.jobs, "kept"))
     assert decode(record).state == Stored.SUCCEEDED
-    seen = Audit(Counter({"kept": 1, "lost": 1, "alien": 2}), Counter({"kept": 1}), {"alien": [4, 4]})
-    found = judge(["kept", "lost", "silent"], seen, Effects({"kept"}, 1, 1), client)
+    alien = [Run(4, 10, "worker-fork", 1.0, 2.0), Run(4, 11, "worker-fork", 3.0)]
+    seen = Audit(Counter({"kept": 1, "lost": 1, "alien": 2}), Counter({"kept": 1}), {"alien": alien})
+    found = judge(["kept", "lost", "silent"], seen, Effects({"kept"}, 1, 1), client, Health())
     assert ["lost", "silent"] == found.lost
     assert ["alien"] == found.unknown
     assert 1 == found.extra_runs
@@ -90,6 +98,61 @@ def test_the_verdict_sees_what_is_wrong(url: str) -> None:
     assert not found.is_good
     assert encode(decode(record)) == record
     client.close()
+
+
+AUDIT = """\
+start a 1 10 worker-fork 100.0
+start b 2 20 worker-threads 100.0
+start c 3 30 worker-prefork 100.0
+start a 4 21 worker-threads 101.0
+end a 1 10 worker-fork 102.0
+left b 2 20 worker-threads 100.5
+start b 5 11 worker-fork 101.0
+start c 6 12 worker-fork 103.0
+"""
+
+
+def test_a_run_beside_an_older_one_is_judged_by_the_older_ones_worker(tmp_path: Path) -> None:
+    """By its last line, or by its process, when it was killed before it could write one; what its worker had suffered excuses it."""
+    (tmp_path / "audit").write_text(AUDIT)
+    seen = read_audit(tmp_path / "audit")
+    health = Health()
+    assert [("a", True)] == [(said[0], was_well) for said, was_well in runs_beside(seen, health)]
+    for tenth in range(40):
+        health.see([30], 100.0 + tenth / 10)
+    assert [("a", True), ("c", True)] == [(said[0], was_well) for said, was_well in runs_beside(seen, health)]
+    health.note(["worker-fork"], 100.2, 100.4)
+    health.note(["worker-prefork"], 90.0, 99.0 - AFTERWARDS_S)
+    assert [("a", False), ("c", True)] == [(said[0], was_well) for said, was_well in runs_beside(seen, health)]
+
+
+def test_what_is_done_to_the_server_is_undone(tmp_path: Path) -> None:
+    """Filled, its disk full, stopped, an hour back and ahead: when it is healed it answers, with its data, and not in the past."""
+    server, clock = make_server(tmp_path, None)
+    with server:
+        victim = Victim(server.url, server, clock)
+        other = redis.Redis.from_url(server.url)
+        other.set("kept", "1")
+        before_s = other.time()[0]
+        assert victim.fill()
+        with pytest.raises(redis.RedisError, match="maxmemory"):
+            other.set("refused", "1")
+        if clock is not None:
+            victim.jump(HOUR_S)
+            victim.go_back(HOUR_S)
+        victim.stand_still()
+        victim.heal()
+        assert other.set("a", "1")
+        until(lambda: other.time()[0] - before_s >= (HOUR_S if clock is not None else 0))
+        if sys.platform == "linux":
+            victim.fill_disk(100)
+            with pytest.raises(redis.ConnectionError):
+                other.set("too much for the disk", "x" * 1_000)
+            victim.heal()
+        assert b"1" == other.get("kept")
+        assert other.get("too much for the disk") is None
+        other.close()
+        victim.close()
 
 
 def test_the_ledger_counts_an_effect_once(tmp_path: Path) -> None:

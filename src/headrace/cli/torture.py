@@ -37,7 +37,8 @@ def command(seconds: float, seed: int | None, server_program: str | None, ledger
     """Torture workers of all four pools, and judge what became of every job.
 
     Starts a server (or takes --url, which is then neither killed nor paused), producers that retry, and workers on three
-    queues; kills children and workers, pauses them beyond their leases, cuts and garbles their links, kills the server.
+    queues; kills children and workers, pauses them beyond their leases, cuts and garbles their links; kills, stops and
+    fills the server, and moves its clock.
     Exit code 0 only if every acknowledged job had its effect exactly once, or failed for a reason that is told.
     """
     signal.signal(signal.SIGTERM, _terminate)
@@ -46,7 +47,11 @@ def command(seconds: float, seed: int | None, server_program: str | None, ledger
     )
     report = torture(plan, talk)
     print_rows(list(rows_of(report)), COLUMNS)
-    for text in (*report.verdict.violations[:20], *(f"lost: {job_id}" for job_id in report.verdict.lost[:20])):
+    for text in (
+        *report.verdict.violations[:20],
+        *report.verdict.doubled[:20],
+        *(f"lost: {job_id}" for job_id in report.verdict.lost[:20]),
+    ):
         talk(text, is_error=True)
     if report.folder:
         talk(f"logs: {report.folder}")
@@ -69,10 +74,13 @@ def rows_of(report: Report) -> list[dict[str, Any]]:
         *((f"  {name}", count) for name, count in sorted(report.faults.items(), key=lambda pair: -pair[1])),
         ("workers started again", report.restarts),
         ("enqueues that failed and were sent again", report.enqueues_again),
+        ("enqueues that a full server refused", report.enqueues_refused),
         ("jobs acknowledged", found.acked),
         ("runs started", found.starts),
         ("runs ended", found.ends),
         ("runs again", found.extra_runs),
+        ("runs begun while an older one went on", found.beside),
+        ("  of these, beside a healthy worker's", len(found.doubled)),
         ("succeeded", found.succeeded),
         *((f"failed: {reason}"[:100], count) for reason, count in found.failed.most_common(10)),
         ("lost", len(found.lost)),

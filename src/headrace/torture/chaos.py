@@ -6,18 +6,17 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from headrace.engine.call import command
-from headrace.engine.clients import ServerConfig, SyncClient
-from headrace.errors import HeadraceError
-from headrace.server import EmbeddedServer
 from headrace.testing.proxy import FaultProxy, runs
 from headrace.torture.field import LEASE_S, Member, send
+from headrace.torture.server import HOUR_S, Victim
+from headrace.torture.watch import Watch
 
 WEIGHTS = {
     "child killed": 24,
+    "largest process killed": 6,
     "worker killed": 8,
     "worker told to stop": 8,
     "worker paused beyond its lease": 4,
@@ -34,10 +33,19 @@ WEIGHTS = {
     "clients killed": 4,
     "server paused": 4,
     "server asleep": 4,
+    "server stands still beyond the leases": 2,
     "server killed": 3,
     "server restarted": 1,
+    "server full": 4,
+    "server's disk full": 2,
+    "server's clock an hour ahead": 3,
+    "server's clock an hour back": 3,
+    "server's clock a little off": 4,
+    "server's clock drifts": 2,
 }
-OF_THE_SERVER = frozenset({"clients killed", "server paused", "server asleep", "server killed", "server restarted"})
+OF_THE_CLOCK = frozenset(name for name in WEIGHTS if name.startswith("server's clock"))
+OF_LINUX = frozenset({"server's disk full"})
+OF_THE_SERVER = frozenset({"clients killed", *(name for name in WEIGHTS if name.startswith("server"))})
 PAUSE_S = (0.1, 0.7)
 
 
@@ -50,10 +58,10 @@ class Fault:
     seed: int
 
 
-def schedule(seed: int, seconds: float, *, may_hurt_server: bool) -> list[Fault]:
+def schedule(seed: int, seconds: float, *, leave_out: Collection[str] = ()) -> list[Fault]:
     """The faults of a run: the same for the same seed."""
     rng = random.Random(seed)
-    names = [name for name in WEIGHTS if may_hurt_server or name not in OF_THE_SERVER]
+    names = [name for name in WEIGHTS if name not in leave_out]
     weights = [WEIGHTS[name] for name in names]
     faults: list[Fault] = []
     at_s = 1.0
@@ -66,13 +74,11 @@ def schedule(seed: int, seconds: float, *, may_hurt_server: bool) -> list[Fault]
 class Chaos:
     """Does the faults of a schedule to a field. What must be undone later is undone in `heal`, or when its time comes."""
 
-    def __init__(
-        self, workers: Sequence[Member], producers: Sequence[Member], url: str, server: EmbeddedServer | None
-    ) -> None:
+    def __init__(self, workers: Sequence[Member], producers: Sequence[Member], victim: Victim, watch: Watch) -> None:
         self._workers = workers
         self._producers = producers
-        self._server = server
-        self._admin = SyncClient(ServerConfig(url, command_timeout_s=2.0), retry=False)
+        self._victim = victim
+        self._watch = watch
         self._later: list[tuple[float, Callable[[], object]]] = []
         self.done: Counter[str] = Counter()
 
@@ -100,12 +106,8 @@ class Chaos:
             member.link.bytes_per_s = None
         for worker in self._workers:
             worker.signal_all(signal.SIGCONT)
-        if self._server is not None:
-            self._server.start()
+        self._victim.heal()
         self.keep_up()
-
-    def close(self) -> None:
-        self._admin.close()
 
     def keep_up(self) -> None:
         """Undo what has lasted long enough, and bring back workers that have ended."""
@@ -114,6 +116,7 @@ class Chaos:
         self._later = [(at_s, undo) for at_s, undo in self._later if at_s > now]
         for undo in due:
             undo()
+        self._victim.keep_drifting()
         for worker in self._workers:
             worker.come_back()
 
@@ -123,66 +126,94 @@ class Chaos:
     def _do(self, fault: Fault) -> None:
         rng = random.Random(fault.seed)
         worker = rng.choice(self._workers)
-        link = rng.choice([*self._workers, *self._producers]).link
+        member = rng.choice([*self._workers, *self._producers])
         kind = fault.name
+        if kind == "scripts flushed":
+            self._victim.ask("SCRIPT", "FLUSH")
+        elif kind.startswith(("link", "reply")):
+            self._hurt_link(kind, member, worker, rng)
+        elif kind in OF_THE_CLOCK:
+            self._move_clock(kind, rng)
+        elif kind in OF_THE_SERVER:
+            self._hurt_server(kind, rng)
+        else:
+            self._hurt_worker(kind, worker, rng)
+        self.done[kind] += 1
+
+    def _hurt_worker(self, kind: str, worker: Member, rng: random.Random) -> None:
+        pause_s = LEASE_S * rng.uniform(1.2, 2.0) if "paused" in kind else 0.0
+        self._watch.hurt([worker.name], pause_s)
         if kind == "child killed":
-            children = worker.children()
-            if not children:
-                return
-            send(rng.choice(children), signal.SIGKILL)
+            for child in rng.sample(worker.children(), 1) if worker.children() else ():
+                send(child, signal.SIGKILL)
+        elif kind == "largest process killed":
+            send(worker.largest(), signal.SIGKILL)
         elif kind == "worker killed":
             worker.send(signal.SIGKILL)
         elif kind == "worker told to stop":
             worker.send(signal.SIGTERM)
         elif kind == "worker paused beyond its lease":
             worker.signal_all(signal.SIGSTOP)
-            self._after(LEASE_S * rng.uniform(1.2, 2.0), lambda: worker.signal_all(signal.SIGCONT))
-        elif kind == "supervisor paused beyond its lease":
-            worker.send(signal.SIGSTOP)
-            self._after(LEASE_S * rng.uniform(1.2, 2.0), lambda: worker.send(signal.SIGCONT))
-        elif kind.startswith(("link", "reply")):
-            self._hurt_link(kind, link, worker, rng)
+            self._after(pause_s, lambda: worker.signal_all(signal.SIGCONT))
         else:
-            self._hurt_server(kind, rng)
-        self.done[kind] += 1
+            worker.send(signal.SIGSTOP)
+            self._after(pause_s, lambda: worker.send(signal.SIGCONT))
 
-    def _hurt_link(self, kind: str, link: FaultProxy, worker: Member, rng: random.Random) -> None:
+    def _hurt_link(self, kind: str, member: Member, worker: Member, rng: random.Random) -> None:
+        link, seconds = member.link, 0.0
         if kind == "links reset":
             link.reset_all()
         elif kind.startswith("link silent"):
+            seconds = rng.uniform(0.3, 4.0)
             link.cut("up" if kind.endswith("server") else "down" if kind.endswith("worker") else "both")
-            self._after(rng.uniform(0.3, 4.0), link.heal)
+            self._after(seconds, link.heal)
         elif kind == "link slow":
+            seconds = rng.uniform(0.5, 2.0)
             link.latency_s, link.bytes_per_s = 0.05, 100_000.0
-            self._after(rng.uniform(0.5, 2.0), lambda: _make_fast(link))
+            self._after(seconds, lambda: _make_fast(link))
         elif kind == "reply of a settle lost":
+            member = worker
             worker.link.lose_reply(runs("settle"))
         elif kind == "reply of an enqueue lost":
             rng.choice(self._producers).link.lose_reply(runs("enqueue"))
         else:
             link.tear_reply(lambda _: True, after_bytes=rng.randint(1, 200))
+        self._watch.hurt([member.name], seconds)
 
     def _hurt_server(self, kind: str, rng: random.Random) -> None:
-        if kind == "scripts flushed":
-            self._ask("SCRIPT", "FLUSH")
-        elif kind == "clients killed":
-            self._ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        """None of this is an excuse for a job that is taken from its worker."""
+        victim = self._victim
+        if kind == "clients killed":
+            victim.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         elif kind == "server paused":
-            self._ask("CLIENT", "PAUSE", rng.randint(200, 1_500), "WRITE")
+            victim.ask("CLIENT", "PAUSE", rng.randint(200, 1_500), "WRITE")
         elif kind == "server asleep":
-            self._ask("DEBUG", "SLEEP", f"{rng.uniform(0.2, 1.0):.2f}")
-        elif self._server is not None:
-            if kind == "server killed":
-                self._server.kill()
-            else:
-                self._server.stop()
-            self._after(rng.uniform(0.0, 1.0), self._server.start)
+            victim.ask("DEBUG", "SLEEP", f"{rng.uniform(0.2, 1.0):.2f}")
+        elif kind == "server stands still beyond the leases":
+            victim.stand_still()
+            self._after(LEASE_S * rng.uniform(1.2, 2.0), victim.go_on)
+        elif kind == "server full":
+            victim.fill()
+            self._after(rng.uniform(0.3, 3.0), victim.make_room)
+        elif kind == "server's disk full":
+            victim.fill_disk(rng.randint(0, 4096))
+            self._after(rng.uniform(0.3, 2.0), victim.clear_disk)
+        else:
+            victim.end(at_once=kind == "server killed")
+            self._after(rng.uniform(0.0, 1.0), victim.start)
 
-    def _ask(self, *words: str | int) -> None:
-        try:
-            self._admin.run(command(*words, decode=lambda reply: reply))
-        except HeadraceError:
-            return  # the server is away: another fault at work
+    def _move_clock(self, kind: str, rng: random.Random) -> None:
+        victim = self._victim
+        if kind.endswith("ahead"):
+            victim.jump(HOUR_S)
+        elif kind.endswith("back"):
+            victim.go_back(HOUR_S)
+            self._after(rng.uniform(0.3, 5.0), victim.come_back)
+        elif kind.endswith("off"):
+            victim.jump(rng.uniform(-1.5, 1.5))
+        else:
+            victim.drift(rng.choice((-0.3, 0.3)))
+            self._after(rng.uniform(2.0, 6.0), lambda: victim.drift(0.0))
 
 
 def _make_fast(link: FaultProxy) -> None:

@@ -35,8 +35,13 @@ class Files:
     def audit(self) -> Path:
         return self.folder / "audit"
 
-    def environment(self, url: str) -> dict[str, str]:
-        names = {"HEADRACE_URL": url, "HEADRACE_TORTURE_AUDIT": str(self.audit), "HEADRACE_TORTURE_LEDGER": self.ledger}
+    def environment(self, name: str, url: str) -> dict[str, str]:
+        names = {
+            "HEADRACE_URL": url,
+            "HEADRACE_TORTURE_AUDIT": str(self.audit),
+            "HEADRACE_TORTURE_LEDGER": self.ledger,
+            "HEADRACE_TORTURE_NAME": name,
+        }
         return {**os.environ, **names}
 
 
@@ -56,7 +61,7 @@ class Member:
         self.starts += 1
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                self._arguments, env=self._files.environment(self.link.url), stdin=subprocess.DEVNULL, stdout=log,
+                self._arguments, env=self._files.environment(self.name, self.link.url), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -82,6 +87,10 @@ class Member:
     def signal_all(self, number: int) -> None:
         for pid in (self.process.pid, *self.children()):
             send(pid, number)
+
+    def largest(self) -> int:
+        """The process that the kernel would kill first if memory ran out (Linux: its oom_score; else the first one)."""
+        return max((self.process.pid, *self.children()), key=_oom_score)
 
     def stop(self, timeout_s: float) -> int:
         """SIGTERM, and SIGKILL when that takes too long; its exit code."""
@@ -114,6 +123,13 @@ def make_producer(number: int, seed: int, files: Files, link: FaultProxy) -> Mem
 def send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def _oom_score(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/oom_score").read_text())
+    except OSError:
+        return -1  # it has ended
 
 
 def descendants(pid: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from headrace.core.record import Record, Stored, decode
@@ -15,20 +16,35 @@ from headrace.engine.clients import SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.torture.ledger import Effects
 from headrace.torture.names import QUEUES
+from headrace.torture.watch import Health
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a job, as it noted it itself. `ended_s` None: it was killed, or its process was."""
+
+    fence: int
+    pid: int
+    worker: str
+    began_s: float
+    ended_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the jobs wrote: ids of starts and ends, and each start's fence."""
+    """What the jobs wrote: ids of starts and ends, and each job's runs in the order they began."""
 
     starts: Counter[str]
     ends: Counter[str]
-    fences: dict[str, list[int]]
+    runs: dict[str, list[Run]]
 
 
 @dataclass(slots=True)
 class Verdict:
-    """`lost`: acknowledged, never ran to its end, and not ended otherwise. `violations`: broken invariants, in words."""
+    """`lost`: acknowledged, never ran to its end, and not ended otherwise. `violations`: broken invariants, in words.
+
+    `beside`: runs that began while an older one went on; `doubled`: those of them whose older worker was well.
+    """
 
     acked: int = 0
     lost: list[str] = field(default_factory=list)
@@ -37,6 +53,8 @@ class Verdict:
     starts: int = 0
     ends: int = 0
     extra_runs: int = 0
+    beside: int = 0
+    doubled: list[str] = field(default_factory=list)
     succeeded: int = 0
     naive: int = 0
     fenced: int = 0
@@ -45,22 +63,27 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        return not self.lost and not self.unknown and not self.violations and self.fenced == self.effects
+        is_sound = not (self.lost or self.unknown or self.violations or self.doubled)
+        return is_sound and self.fenced == self.effects
 
 
 def read_audit(path: Path) -> Audit:
     found = Audit(Counter(), Counter(), defaultdict(list))
     for line in path.read_text().splitlines():
-        word, job_id, fence, _ = line.split()
+        word, job_id, fence, pid, worker, at_s = line.split()
+        runs = found.runs[job_id]
         if word == "start":
             found.starts[job_id] += 1
-            found.fences[job_id].append(int(fence))
-        else:
-            found.ends[job_id] += 1
+            runs.append(Run(int(fence), int(pid), worker, float(at_s)))
+            continue
+        found.ends[job_id] += word == "end"
+        for run in runs:
+            if (run.fence, run.pid) == (int(fence), int(pid)):
+                run.ended_s = float(at_s)
     return found
 
 
-def judge(acked: Iterable[str], seen: Audit, effects: Effects, client: SyncClient) -> Verdict:
+def judge(acked: Iterable[str], seen: Audit, effects: Effects, client: SyncClient, health: Health) -> Verdict:
     """Hold the four against each other. The queues must be at rest."""
     wanted = set(acked)
     verdict = Verdict(acked=len(wanted), naive=effects.naive, fenced=effects.fenced, effects=len(effects.jobs))
@@ -77,6 +100,9 @@ def judge(acked: Iterable[str], seen: Audit, effects: Effects, client: SyncClien
     verdict.lost = sorted(wanted - effects.jobs - failed - live)
     verdict.unknown = sorted(set(seen.starts) - wanted)
     verdict.violations += _check_effects(records, seen, effects)
+    beside = list(runs_beside(seen, health))
+    verdict.beside = len(beside)
+    verdict.doubled = [said for said, was_well in beside if was_well]
     for name in QUEUES:
         verdict.violations += [found.message for found in client.run(audit(queue_keys(name))).violations]
     totals: Counter[str] = Counter()
@@ -93,12 +119,26 @@ def _check_effects(records: dict[str, Record], seen: Audit, effects: Effects) ->
     for job_id, record in records.items():
         if record.state == Stored.SUCCEEDED and job_id not in effects.jobs:
             yield f"{job_id} succeeded without its effect"
-    for job_id in seen.ends:
-        if job_id not in effects.jobs:
+    for job_id, count in seen.ends.items():
+        if count and job_id not in effects.jobs:
             yield f"{job_id} ran to its end without its effect"
-    for job_id, fences in seen.fences.items():
-        if len(set(fences)) != len(fences):
+    for job_id, runs in seen.runs.items():
+        if len({run.fence for run in runs}) != len(runs):
             yield f"two runs of {job_id} had one fence"
+
+
+def runs_beside(seen: Audit, health: Health) -> Iterator[tuple[str, bool]]:
+    """Each run that began while an older one of its job was going on; and whether the older one's worker was well all that time.
+
+    That happens to a worker that was paused or cut off beyond its lease, and fences are there for it. It must not happen
+    to a worker that was well, whatever the server did, or its clock.
+    """
+    for job_id, runs in seen.runs.items():
+        for older, newer in pairwise(sorted(runs, key=lambda run: run.began_s)):
+            ended_s = older.ended_s
+            if ended_s > newer.began_s if ended_s else health.outlived(older.pid, older.began_s, newer.began_s):
+                said = f"{job_id} began in {newer.worker} while it ran in {older.worker} (pid {older.pid})"
+                yield said, health.was_well(older.worker, older.began_s, newer.began_s)
 
 
 def _records(name: str) -> Steps[list[tuple[str, Record]]]:

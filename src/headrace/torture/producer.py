@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from headrace.app import Headrace
 from headrace.engine.admin import count_jobs
 from headrace.engine.keys import queue_keys
-from headrace.errors import JobExists, ServerError
+from headrace.errors import JobExists, ServerError, ServerFull
 from headrace.torture.names import QUEUES
-from headrace.torture.tasks import app, awork, dies, fails, hangs, work
+from headrace.torture.tasks import app, awork, dies, fails, hangs, swells, work
 
 STOPS_WITHIN = 200  # tries of the last call
 MOST_WAITING = 1_000  # jobs; a busy machine's workers must be able to keep up, or the run ends with a backlog
@@ -53,8 +53,10 @@ class Producer:
             return work, (self._random.uniform(0.0, 0.02),), options
         if chance < 0.92:
             return awork, (self._random.uniform(0.0, 0.1),), options
-        if chance < 0.96:
+        if chance < 0.95:
             return fails, (0.3,), options
+        if chance < 0.96:
+            return swells, (0.3,), options
         if chance < 0.98:
             return work, (self._random.uniform(0.5, 2.0),), options
         return (hangs, (0.05,), options) if chance < 0.995 else (dies, (0.3,), options)
@@ -72,12 +74,16 @@ def _waiting(client: Headrace) -> int:
         return 0
 
 
-async def produce(producer: Producer, client: Headrace, file: int, told: list[int]) -> int:
-    """Enqueue each call until it is stored, by turns sync and async; how often one had to be sent again."""
-    again = 0
+async def produce(producer: Producer, client: Headrace, file: int, told: list[int]) -> tuple[int, int]:
+    """Enqueue each call until it is stored, by turns sync and async.
+
+    Returns:
+        How often one had to be sent again, and how often one was refused by a full server.
+    """
+    again = full = 0
     for number, calls in enumerate(producer.calls()):
         if told:
-            return again
+            return again, full
         if number % LOOK_EVERY == 0:
             while not told and _waiting(client) > MOST_WAITING:
                 await asyncio.sleep(0.2)
@@ -92,14 +98,15 @@ async def produce(producer: Producer, client: Headrace, file: int, told: list[in
                     await client.aenqueue_many(made)
             except JobExists:
                 pass  # an earlier try came through: ids are ours alone
-            except ServerError:
-                again += 1
+            except ServerError as error:
+                again += not isinstance(error, ServerFull)
+                full += isinstance(error, ServerFull)
                 select.select([], [], [], 0.05)
                 continue
             _note(file, calls)
             break
         await asyncio.sleep(0.004)
-    return again
+    return again, full
 
 
 def main(arguments: list[str]) -> int:
@@ -111,13 +118,13 @@ def main(arguments: list[str]) -> int:
     client = Headrace(url)
     client.tasks.update(app.tasks)
 
-    async def run() -> int:
+    async def run() -> tuple[int, int]:
         try:
             return await produce(Producer(name, int(seed)), client, file, told)
         finally:
             await client.aclose()
 
-    print(asyncio.run(run()))
+    print(*asyncio.run(run()))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,12 +17,15 @@ from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
 from headrace.errors import HeadraceError, UsageError
 from headrace.server import EmbeddedServer
+from headrace.testing.clock import MovableClock
 from headrace.testing.proxy import FaultProxy
-from headrace.torture.chaos import Chaos, schedule
+from headrace.torture.chaos import OF_LINUX, OF_THE_CLOCK, OF_THE_SERVER, Chaos, schedule
 from headrace.torture.field import POOLS, Files, Member, make_producer, make_worker
 from headrace.torture.judge import Verdict, judge, read_audit
 from headrace.torture.ledger import Ledger
 from headrace.torture.names import QUEUES
+from headrace.torture.server import Victim, make_server
+from headrace.torture.watch import Watch
 
 PRODUCERS = 2
 DRAIN_S = 120.0
@@ -53,6 +57,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
     enqueues_again: int = 0
+    enqueues_refused: int = 0
     drain_s: float | None = None
     verdict: Verdict = field(default_factory=Verdict)
     left: dict[str, int] = field(default_factory=dict)
@@ -73,9 +78,11 @@ def torture(plan: Plan, say: Callable[[str], None]) -> Report:
         folder = Path(tempfile.mkdtemp(prefix="headrace-torture-"))
         if not plan.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        server = _server(plan, folder)
+        server, clock = (None, None) if plan.url is not None else make_server(folder, plan.binary)
         if server is not None:
             stack.enter_context(server)
+            if clock is None:
+                say("no libfaketime here: the server's clock is not moved (Debian: apt-get install libfaketime)")
         url = plan.url or (server.url if server is not None else "")
         client = SyncClient(ServerConfig(url))
         stack.callback(client.close)
@@ -86,30 +93,35 @@ def torture(plan: Plan, say: Callable[[str], None]) -> Report:
         ledger = Ledger(files.ledger)
         ledger.create()
         with _field(files, url, plan.seed) as (workers, producers):
-            chaos = Chaos(workers, producers, url, server)
-            faults = schedule(plan.seed, plan.seconds, may_hurt_server=server is not None)
+            victim = Victim(url, server, clock)
+            watch = stack.enter_context(Watch(workers))
+            stack.callback(victim.close)
+            chaos = Chaos(workers, producers, victim, watch)
+            faults = schedule(plan.seed, plan.seconds, leave_out=_impossible(server, clock))
             say(f"seed {plan.seed}: {len(faults)} faults in {plan.seconds:g} s, on {report.server}")
             chaos.run(faults, say=say)
             chaos.heal()
             healed = time.monotonic()
-            report.enqueues_again = sum(_stop_producer(producer) for producer in producers)
+            for producer in producers:
+                again, full = _stop_producer(producer)
+                report.enqueues_again += again
+                report.enqueues_refused += full
             if _drain(client, chaos):
                 report.drain_s = time.monotonic() - healed
             report.faults, report.restarts = chaos.done, sum(worker.starts - 1 for worker in workers)
-            chaos.close()
             for worker in workers:
                 worker.stop(STOP_S)
         acked = [line for path in folder.glob("*.acked") for line in path.read_text().split()]
         report.left = _left(client)
-        report.verdict = judge(acked, read_audit(files.audit), ledger.read(), client)
+        report.verdict = judge(acked, read_audit(files.audit), ledger.read(), client, watch.health)
         return report
 
 
-def _server(plan: Plan, folder: Path) -> EmbeddedServer | None:
-    if plan.url is not None:
-        return None
-    config = {"appendfsync": "always", "enable-debug-command": "yes"}
-    return EmbeddedServer(data_dir=folder / "server", config=config, binary=plan.binary)
+def _impossible(server: EmbeddedServer | None, clock: MovableClock | None) -> frozenset[str]:
+    """The faults that cannot be made here, or must not."""
+    if server is None:
+        return OF_THE_SERVER
+    return (frozenset() if clock else OF_THE_CLOCK) | (frozenset() if sys.platform == "linux" else OF_LINUX)
 
 
 def _see_empty(client: SyncClient) -> None:
@@ -135,11 +147,12 @@ def _field(files: Files, url: str, seed: int) -> Iterator[tuple[list[Member], li
         yield workers, producers
 
 
-def _stop_producer(producer: Member) -> int:
-    """It ends when its last call has been stored; how many calls it had sent again."""
+def _stop_producer(producer: Member) -> tuple[int, int]:
+    """It ends when its last call has been stored; how many calls it had sent again, and how many a full server refused."""
     producer.stop(60.0)
-    said = Path(producer.log).read_text().split()
-    return int(said[-1]) if said and said[-1].isdigit() else 0
+    said = Path(producer.log).read_text().split()[-2:]
+    again, full = (int(word) for word in said) if len(said) == 2 and all(map(str.isdigit, said)) else (0, 0)
+    return again, full
 
 
 def _drain(client: SyncClient, chaos: Chaos) -> bool:
