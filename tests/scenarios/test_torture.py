@@ -147,7 +147,7 @@ def test_what_is_done_to_the_server_is_undone(tmp_path: Path) -> None:
         if sys.platform == "linux":
             victim.fill_disk(100)
             with pytest.raises(redis.ConnectionError):
-                other.set("too much for the disk", "x" * 1_000)
+                other.set("too much for the disk", "x" * 10_000)
             victim.heal()
         assert b"1" == other.get("kept")
         assert other.get("too much for the disk") is None
