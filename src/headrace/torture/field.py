@@ -121,6 +121,7 @@ def make_producer(number: int, seed: int, files: Files, link: FaultProxy) -> Mem
 
 
 def send(pid: int, number: int) -> None:
+    assert pid > 0, "0 would be this process's own group"
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 

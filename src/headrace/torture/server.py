@@ -64,7 +64,8 @@ class Victim:
 
     def stand_still(self) -> None:
         assert self.own is not None
-        send(self.own.pid, signal.SIGSTOP)
+        if self.own.is_running:
+            send(self.own.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         if self.own is not None and self.own.is_running:
