@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     )
     from headrace.events import Event, EventName
     from headrace.flow import FlowRun
-    from headrace.job import Job, JobCall, Progress
+    from headrace.job import Job, JobCall
+    from headrace.progress import Progress, track
     from headrace.queue import Queue
     from headrace.schedules import Schedule
     from headrace.task import BatchTask, Task
@@ -119,6 +120,7 @@ __all__ = [
     "current_job",
     "group",
     "previous",
+    "track",
 ]
 
 # Where the names live that are not errors; a test holds this against the imports above.
@@ -128,6 +130,7 @@ _HOMES = {
     "JobContext": "context",
     "current_batch": "context",
     "current_job": "context",
+    "track": "progress",
     "Batch": "core.batch",
     "AttemptError": "core.record",
     "State": "core.record",
@@ -144,7 +147,7 @@ _HOMES = {
     "EventName": "events",
     "Job": "job",
     "JobCall": "job",
-    "Progress": "job",
+    "Progress": "progress",
     "Queue": "queue",
     "BatchTask": "task",
     "Schedule": "schedules",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -11,18 +13,20 @@ from typing import Any, NoReturn, Protocol
 from headrace.core.retry import duration_ms
 from headrace.core.ties import find_limit
 from headrace.effects import Effect, Effects, aeffect, aeffects, effect, effects
-from headrace.errors import RetryIn, UsageError
+from headrace.errors import RetryIn, StaleRun, UsageError
+from headrace.progress import Progress
 
 LOG_LINE_CHARS_MAX = 8_192
-_TEXT_CHARS_MAX = 500
 
 
 class Reporter(Protocol):
     """How a worker passes on what a job says. The calls are quick and may be made from any thread."""
 
-    def progress(self, job_id: str, fraction: float, text: str | None) -> None: ...
+    def progress(self, job_id: str, data: bytes) -> None: ...
 
     def log(self, job_id: str, line: str) -> None: ...
+
+    def save(self, job_id: str, state: Any) -> Future[bool | None]: ...
 
     def is_cancelled(self, job_id: str) -> bool: ...
 
@@ -63,11 +67,52 @@ class JobContext:
         return self._reporter is not None and self._reporter.is_cancelled(self.id)
 
     def progress(self, fraction: float, text: str | None = None) -> None:
-        """Say how far the job is: 0 to 1, and a few words."""
+        """Say how far the job is: 0 to 1, and a few words. However often it is called, at most 5 a second are stored."""
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
             raise UsageError(f"progress: expected a number from 0 to 1, got {fraction!r:.40}")
+        self.report(Progress.now(float(fraction), text))
+
+    def report(self, progress: Progress) -> None:
+        """What `progress` and `track` do."""
         if self._reporter is not None:
-            self._reporter.progress(self.id, float(fraction), None if text is None else str(text)[:_TEXT_CHARS_MAX])
+            self._reporter.progress(self.id, progress.encode())
+
+    @property
+    def saved(self) -> Any:
+        """What an earlier run of this job saved last, as plain data; None: nothing yet."""
+        return None
+
+    def save(self, state: Any) -> bool:
+        """Keep a checkpoint: what a later run of this job finds in `saved`, if this one does not come to its end.
+
+        It takes the place of the one before, is kept while the job may run again (also by hand, after it failed), and
+        goes when it succeeds. In async code: `await job.asave(state)`.
+
+        Args:
+            state: as a result: plain data, dataclasses, models; at most the app's `max_payload_bytes`.
+
+        Returns:
+            True when it is stored; False when the server was away: the job goes on, and the one before stays. True
+            outside of a worker, where it is not stored.
+
+        Raises:
+            StaleRun: a newer run of this job has begun.
+            PayloadNotSerializable, PayloadTooLarge
+        """
+        if _is_in_loop():
+            raise UsageError("save would block the event loop: write `await current_job().asave(state)`")
+        return self._is_saved(None if self._reporter is None else self._reporter.save(self.id, state).result())
+
+    async def asave(self, state: Any) -> bool:
+        """As `save`, for async code."""
+        if self._reporter is None:
+            return True
+        return self._is_saved(await asyncio.wrap_future(self._reporter.save(self.id, state)))
+
+    def _is_saved(self, answer: bool | None) -> bool:
+        if answer is False and self._reporter is not None:
+            raise StaleRun(f"a newer run of job {self.id} has begun; this one was taken for dead")
+        return answer is not None or self._reporter is None
 
     def log(self, text: object) -> None:
         """Add a line to the job's own log (the last 1,000 are kept for a day)."""
@@ -180,8 +225,18 @@ class BatchContext(JobContext):
     def idempotency_key(self) -> str:
         raise self._of_many("idempotency_key")
 
-    def progress(self, fraction: float, text: str | None = None) -> None:
+    def report(self, progress: Progress) -> None:
         raise self._of_many("progress")
+
+    @property
+    def saved(self) -> Any:
+        raise self._of_many("saved")
+
+    def save(self, state: Any) -> bool:
+        raise self._of_many("save")
+
+    async def asave(self, state: Any) -> bool:
+        raise self._of_many("asave")
 
     def log(self, text: object) -> None:
         raise self._of_many("log")
@@ -219,6 +274,14 @@ class BatchContext(JobContext):
 _current: ContextVar[JobContext | None] = ContextVar("headrace_job", default=None)
 _NO_JOB = JobContext("", "", "")
 _NO_BATCH = BatchContext("", ())
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def current_job() -> JobContext:

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import msgspec
 
@@ -36,6 +36,7 @@ from headrace.errors import (
     ServerUnreachable,
     UsageError,
 )
+from headrace.progress import Progress
 
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
@@ -132,14 +133,6 @@ class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
         return wire.encode_call(args, kwargs)
 
 
-class Progress(NamedTuple):
-    """What a running job said last: `fraction` 0 to 1, a few words, and when."""
-
-    fraction: float
-    text: str | None
-    at: datetime
-
-
 class Job(Generic[R_co]):
     """One enqueued job.
 
@@ -226,7 +219,8 @@ class Job(Generic[R_co]):
 
     @property
     def progress(self) -> Progress | None:
-        return None if self._look is None else read_progress(self._look.progress)
+        """What the running job said last; None: nothing, or it does not run any more."""
+        return None if self._look is None else Progress.decode(self._look.progress)
 
     @property
     def created_at(self) -> datetime:
@@ -450,19 +444,6 @@ def ending_error(job_id: str, record: Record) -> JobError:
     if last is not None and last.traceback:
         error.add_note(f"In the worker:\n{last.traceback}")
     return error
-
-
-def read_progress(data: bytes | None) -> Progress | None:
-    """What `set_progress` stored: `[fraction, text, at_ms]`."""
-    if not data:
-        return None
-    fraction, text, at_ms = msgspec.msgpack.decode(data, type=tuple[float, str | None, int])
-    return Progress(fraction, text, datetime.fromtimestamp(at_ms / 1000, UTC))
-
-
-def progress_bytes(fraction: float, text: str | None, at_ms: int) -> bytes:
-    """What `ops.set_progress` takes."""
-    return msgspec.msgpack.encode((fraction, text, at_ms))
 
 
 def _optional_instant(at_ms: int) -> datetime | None:

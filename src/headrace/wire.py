@@ -370,6 +370,26 @@ def encode_result(value: Any, max_bytes: int) -> tuple[bytes | None, str | None]
     return data, None
 
 
+def encode_state(state: Any, max_bytes: int) -> bytes:
+    """A checkpoint, as msgpack.
+
+    Raises:
+        PayloadNotSerializable, PayloadTooLarge
+    """
+    try:
+        data = pack(state)
+    except Exception as error:  # a model's own serializer is user code
+        raise PayloadNotSerializable(f"the state cannot be stored: {_explain('state', state, error)}") from None
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(f"the state takes {_size(len(data))}, the limit is {_size(max_bytes)}")
+    return data
+
+
+def decode_plain(data: bytes) -> Any:
+    """Plain data, as they were stored."""
+    return _decoder.decode(data)
+
+
 def decode_result(raw: bytes | msgspec.Raw, type_: Any = Any) -> Any:
     """A result, as the task's return annotation where it fits that, else as plain data."""
     decoder = decoder_for(type_)

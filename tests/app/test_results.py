@@ -33,8 +33,9 @@ from headrace.core.record import decode, encode
 from headrace.engine import ops
 from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
-from headrace.job import progress_bytes, read_record
+from headrace.job import read_record
 from headrace.middleware import arun_inside, as_middleware, run_inside
+from headrace.progress import Progress
 from headrace.testing import FaultProxy
 
 Run = Callable[..., str]
@@ -243,7 +244,7 @@ def test_a_running_job_shows_where_it_is(app: Headrace, run_one: Run) -> None:
     keys = queue_keys("default", app.prefix)
     app.client.run(ops.open_session([keys], "other", 10_000, split=False))
     app.client.run(ops.claim([keys], "other", 1, split=False))
-    app.client.run(ops.set_progress(keys, job.id, progress_bytes(0.5, "half", 1_700_000_000_000)))
+    app.client.run(ops.set_progress(keys, "other", job.id, Progress.now(0.5, "half").encode()))
     job.refresh()
     assert (job.state, job.attempt) == (State.RUNNING, 1)
     assert job.progress is not None and (job.progress.fraction, job.progress.text) == (0.5, "half")
@@ -268,8 +269,10 @@ class Reports:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def progress(self, job_id: str, fraction: float, text: str | None) -> None:
-        self.heard.append((job_id, fraction, text))
+    def progress(self, job_id: str, data: bytes) -> None:
+        found = Progress.decode(data)
+        assert found is not None
+        self.heard.append((job_id, found.fraction, found.text))
 
     def log(self, job_id: str, line: str) -> None:
         self.heard.append((job_id, line))

@@ -368,17 +368,18 @@ class QueueMachine(RuleBasedStateMachine):
             gone = self.run(admin.purge_jobs(QUEUE, place, ids))
         assert self.model.purge(place, ids) == gone
 
-    @rule(job_id=IDS, waiter=WAITERS, verb=st.sampled_from(["progress", "watch", "watch", "unwatch"]))
+    @rule(job_id=IDS, waiter=WAITERS, verb=st.sampled_from(["progress", "stray progress", "watch", "watch", "unwatch"]))
     def follow(self, job_id: str, waiter: str, verb: str) -> None:
-        if verb == "progress":
-            self.tell_progress(job_id)
+        if verb.endswith("progress"):
+            self.tell_progress(job_id, self.model.holder_of(job_id) if verb == "progress" else None)
         elif verb == "watch":
             self.watch(job_id, waiter)
         else:
             self.stop_watching(job_id, waiter)
 
-    def tell_progress(self, job_id: str) -> None:
-        assert self.model.note_progress(job_id) == self.run(ops.set_progress(QUEUE, job_id, b"\x90"))
+    def tell_progress(self, job_id: str, session: str | None) -> None:
+        told = self.run(ops.set_progress(QUEUE, session or "none", job_id, b"\x90"))
+        assert self.model.note_progress(job_id, session) == told
 
     def watch(self, job_id: str, waiter: str) -> None:
         try:

@@ -359,9 +359,9 @@ class Model:
         self.must_ring = True
         return "queued"
 
-    def note_progress(self, job_id: str) -> bool:
-        """True: asked to stop, or not there to be told."""
-        if not self.is_live(job_id):
+    def note_progress(self, job_id: str, session: str | None) -> bool:
+        """True: asked to stop, or not this session's to be told of."""
+        if session is None or job_id not in self.held.get(session, ()):
             return True
         self.progress.add(job_id)
         return job_id in self.cancels

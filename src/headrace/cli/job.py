@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import msgspec
 from headrace import wire
 from headrace.cli.filters import FILTER_HELP, Filter, parse_filter
 from headrace.cli.output import instant, print_fields, print_rows
+from headrace.cli.progress import shown_progress
 from headrace.cli.settings import (
     FAILED,
     NOT_FOUND,
@@ -34,6 +36,7 @@ from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.ops import Look
 from headrace.errors import JobNotFound
 from headrace.job import until_ended, wait_through
+from headrace.progress import Progress
 
 COLUMNS = ("id", "queue", "task", "state", "attempt", "created_at", "error")
 STATES = {**{state.value: state for state in State}, "dead": State.FAILED}
@@ -86,11 +89,13 @@ def details(queue: str, job_id: str, look: Look) -> dict[str, Any]:
         record.reason,
         look.crashes,
     )
-    progress = msgspec.msgpack.decode(look.progress) if look.progress else None
+    progress = Progress.decode(look.progress)
     shown["progress"] = progress and {
-        "fraction": progress[0],
-        "text": progress[1],
-        "at": instant(progress[2]),
+        "fraction": progress.fraction,
+        "text": progress.text,
+        "at": instant(round(progress.at.timestamp() * 1000)),
+        "done": progress.done,
+        "total": progress.total,
     }
     shown["expires_at"] = instant(record.expires_at_ms)
     shown["options"] = msgspec.to_builtins(record.options) if record.options else {}
@@ -363,11 +368,13 @@ def delete(
     metavar="DURATION",
     help="Give up after 30s, 10m …: exit code 124.",
 )
-def wait(job_id: str, queue: str | None, timeout: float | None) -> int:
+@click.option("--progress", "is_shown", is_flag=True, help="Show how far it is, on stderr.")
+def wait(job_id: str, queue: str | None, timeout: float | None, is_shown: bool) -> int:
     """Wait until a job has ended, and print its result. Exit code 1 when it did not succeed."""
     client = settings().client()
     keys, _ = find_job(client, job_id, queue)
-    return wait_for(client, keys, job_id, timeout)
+    with shown_progress(client, keys, job_id) if is_shown else nullcontext():
+        return wait_for(client, keys, job_id, timeout)
 
 
 def wait_for(client: SyncClient, keys: QueueKeys, job_id: str, timeout_s: float | None) -> int:

@@ -64,6 +64,9 @@ class QueueKeys:
     def log(self, job_id: str) -> bytes:
         return f"{self.base}log:{job_id}".encode()
 
+    def saved(self, job_id: str) -> bytes:
+        return f"{self.base}saved:{job_id}".encode()
+
     def block(self, names: tuple[str, ...]) -> tuple[bytes, ...]:
         """The keys of a script, in the order of its `-- keys:` line."""
         found = self._blocks.get(names)

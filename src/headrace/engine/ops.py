@@ -80,6 +80,7 @@ class Claim(msgspec.Struct, gc=False):
     """A job that a session now holds. `fence` strictly grows per queue; the jobs of one claim share it.
 
     `inputs`: what other jobs sent to it (input number -> the sender's ended record), once they are fetched.
+    `saved`: the checkpoint of an earlier run, msgpack, once it is fetched.
     """
 
     queue: str
@@ -88,13 +89,14 @@ class Claim(msgspec.Struct, gc=False):
     fence: int
     is_suspect: bool = False
     inputs: dict[int, bytes] | None = None
+    saved: bytes | None = None
 
 
 class Claimed(msgspec.Struct):
     """`next_due_ms`: ms until the earliest delayed job, None when there is none. `more`: ask again at once.
 
     `suspects_waiting`: some jobs must be claimed alone, and this call did not ask for them. `with_inputs`: ids of those claimed
-    whose inputs must be fetched.
+    whose inputs must be fetched; `with_saved`: whose checkpoints must be.
     """
 
     claims: list[Claim]
@@ -102,6 +104,7 @@ class Claimed(msgspec.Struct):
     more: bool = False
     suspects_waiting: bool = False
     with_inputs: set[str] | None = None
+    with_saved: set[str] | None = None
 
 
 class Settled(msgspec.Struct):
@@ -349,10 +352,11 @@ def settle(
         reply: list[Any] = yield Call(found, _keys(found, part, session), args, _same)
         if reply[0]:
             total.lost += _texts(reply[0])
-        if len(reply) % 8 == 3:
-            *reply, outboxes, with_inputs = reply
+        if len(reply) % 8 == 4:
+            *reply, outboxes, with_inputs, with_saved = reply
             total.outboxes = [*(total.outboxes or ()), *(part[number - 1] for number in outboxes)]
             total.claimed.with_inputs = {*(total.claimed.with_inputs or ()), *_texts(with_inputs)}
+            total.claimed.with_saved = {*(total.claimed.with_saved or ()), *_texts(with_saved)}
         before = len(total.claimed.claims)
         _add_claims(total.claimed, part, reply)
         want -= len(total.claimed.claims) - before
@@ -695,10 +699,22 @@ def revived(record: Record) -> Record:
     )
 
 
-def set_progress(queue: QueueKeys, job_id: str, data: bytes) -> Call[bool]:
-    """Keep how far a job is; True: it was asked to stop."""
+def set_progress(queue: QueueKeys, session: str, job_id: str, data: bytes) -> Call[bool]:
+    """Keep how far a job is that this session runs; True: it was asked to stop, or was taken over."""
     found = script("progress")
-    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, data], bool)
+    return Call(found, _keys(found, [queue], session), [LAYOUT_ARG, job_id, data], bool)
+
+
+def save_state(queue: QueueKeys, session: str, job_id: str, state: bytes) -> Call[bool]:
+    """Keep the checkpoint of a job that this session runs; False: it was taken over, and nothing was written."""
+    found = script("save")
+    return Call(found, _keys(found, [queue], session), [LAYOUT_ARG, job_id, state], bool)
+
+
+def saved_state(queue: QueueKeys, job_id: str) -> Call[bytes | None]:
+    """What `save_state` kept last; None: nothing, or no more."""
+    key = queue.saved(job_id)
+    return command("GET", key, key=key, decode=_same)
 
 
 def append_log(queue: QueueKeys, job_id: str, line: bytes) -> Call[None]:

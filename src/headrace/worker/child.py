@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, NoReturn
 
 from headrace import crash
@@ -37,7 +39,7 @@ from headrace.worker.fork import Forker, JobProcessDied
 from headrace.worker.gate import Gate
 from headrace.worker.interrupts import MainThreadWindow, ThreadWindow
 from headrace.worker.joblog import JobLog, set_up_logging
-from headrace.worker.reports import Reports
+from headrace.worker.reports import Place, Reports
 from headrace.worker.runs import AnyRun, BatchRun
 from headrace.worker.settle import Session
 
@@ -250,7 +252,7 @@ class Child:
         weights = self.config.weights
         return Session(
             self.queues,
-            lambda epoch: session_id(self.config.worker_id, self.number, number, self.spawn_id, epoch),
+            partial(self._session_name, number),
             slot,
             self.config.lease_ms,
             split=self.client.is_cluster,
@@ -262,21 +264,27 @@ class Child:
         self,
         call_plain: Callable[[AnyRun], Any],
         call_async: Callable[[AnyRun], Any],
-        send: Callable[[Callable[[], None]], object] | None = None,
+        send: Callable[[Callable[[], Any]], Future[Any]] | None = None,
     ) -> Executor:
         if crash.IS_ON:
             call_plain, call_async = _crashing(call_plain), _crashing(call_async)
-        reports = Reports(self.client, self.find_running, send) if send else Reports(self.client, self.find_running)
+        reports = Reports(self.client, self.find_running, send)
         return Executor(self.app, reports, JobLog(), call_plain, call_async)
 
-    def find_running(self, job_id: str) -> tuple[QueueKeys, bool] | None:
-        """The queue of a job that runs here, and whether it was asked to stop."""
-        for slot in self.board.slots_of(self.number):
+    def find_running(self, job_id: str) -> Place | None:
+        """Where a job is that runs here."""
+        slots = self.board.slots_of(self.number)
+        for number, slot in enumerate(slots):
             for queue, running_id in slot.running_jobs():
                 if running_id == job_id:
                     is_asked = slot.interrupt == slot.serial and slot.interrupt_reason == Interrupt.CANCEL
-                    return queue_keys(queue, self.server.prefix), is_asked
+                    consumer = 0 if self.config.pool == "asyncio" else number  # there one session is for all seats
+                    session = self._session_name(consumer, slots[consumer].epoch)
+                    return Place(queue_keys(queue, self.server.prefix), session, is_asked)
         return None
+
+    def _session_name(self, consumer: int, epoch: int) -> str:
+        return session_id(self.config.worker_id, self.number, consumer, self.spawn_id, epoch)
 
     def jobs_done(self, count: int) -> None:
         self._jobs += count

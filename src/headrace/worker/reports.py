@@ -1,76 +1,157 @@
-"""What running jobs say: progress and log lines, sent to the server as they come."""
+"""What running jobs say: progress, log lines, checkpoints, sent to the server as they come."""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from headrace.engine import ops
 from headrace.engine.call import Call
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys
 from headrace.errors import HeadraceError
-from headrace.job import progress_bytes
+from headrace.wire import encode_state
 
 logger = logging.getLogger("headrace.worker")
-PROGRESS_EVERY_S = 0.05
+PROGRESS_EVERY_S = 0.2
+MOST_REMEMBERED = 256
+
+
+class Place(NamedTuple):
+    """Where a running job is: its queue, the session that holds it, and whether it was asked to stop."""
+
+    queue: QueueKeys
+    session: str
+    is_asked: bool
 
 
 class Reports:
     """A `Reporter` over a client; a server that is away costs the job's words, not the job.
 
     Args:
-        find: job id -> (its queue, whether it was asked to stop); None: it does not run here.
-        send: how to make a call: at once, or by a thread of its own where the caller must not wait.
+        find: job id -> where it runs; None: it does not run here.
+        send: how to make a call: at once (None), or by a thread of its own where the caller must not wait.
     """
 
     def __init__(
         self,
         client: SyncClient,
-        find: Callable[[str], tuple[QueueKeys, bool] | None],
-        send: Callable[[Callable[[], None]], object] = lambda work: work(),
+        find: Callable[[str], Place | None],
+        send: Callable[[Callable[[], Any]], Future[Any]] | None = None,
     ) -> None:
         self._client = client
         self._find = find
-        self._send = send
-        self._last: tuple[str, float] = ("", 0.0)
+        self._send = send or _at_once
+        self._progress = LatestOnly(self._send_progress)
 
-    def progress(self, job_id: str, fraction: float, text: str | None) -> None:
-        """At most 20 a second of one job are sent; the last one, 1.0, always."""
-        now = time.monotonic()
-        if self._last[0] == job_id and now - self._last[1] < PROGRESS_EVERY_S and fraction < 1:
-            return
-        self._last = (job_id, now)
-        found = self._find(job_id)
-        if found is not None:
-            self._run(ops.set_progress(found[0], job_id, progress_bytes(fraction, text, int(time.time() * 1000))))
+    def progress(self, job_id: str, data: bytes) -> None:
+        """At most 5 a second of one job are sent; the last one always is."""
+        self._progress.put(job_id, data)
 
     def log(self, job_id: str, line: str) -> None:
         found = self._find(job_id)
         if found is not None:
-            self._run(ops.append_log(found[0], job_id, line.encode("utf8", "replace")))
+            self._run(ops.append_log(found.queue, job_id, line.encode("utf8", "replace")))
+
+    def save(self, job_id: str, state: Any) -> Future[bool | None]:
+        """True: it is stored; False: the run was taken over meanwhile; None: the server did not take it.
+
+        Raises:
+            PayloadNotSerializable, PayloadTooLarge
+        """
+        data = encode_state(state, self._client.config.max_payload_bytes)
+        found = self._find(job_id)
+        if found is None:
+            gone: Future[bool | None] = Future()
+            gone.set_result(False)
+            return gone
+        return self._run(ops.save_state(found.queue, found.session, job_id, data))
 
     def hold(self, job_id: str, limit: str, hold_ms: int) -> None:
         found = self._find(job_id)
         if found is not None:
-            self._run(ops.hold_limit(found[0], limit, hold_ms))
+            self._run(ops.hold_limit(found.queue, limit, hold_ms))
 
     def refund(self, job_id: str, limit: str, refund_ms: float) -> None:
         found = self._find(job_id)
         if found is not None:
-            self._run(ops.refund_limit(found[0], limit, refund_ms))
+            self._run(ops.refund_limit(found.queue, limit, refund_ms))
 
     def is_cancelled(self, job_id: str) -> bool:
         found = self._find(job_id)
-        return found is not None and found[1]
+        return found is not None and found.is_asked
 
-    def _run(self, call: Call[Any]) -> None:
-        def work() -> None:
+    def _send_progress(self, job_id: str, data: bytes) -> None:
+        found = self._find(job_id)
+        if found is not None:
+            self._run(ops.set_progress(found.queue, found.session, job_id, data))
+
+    def _run(self, call: Call[Any]) -> Future[Any]:
+        def work() -> Any:
             try:
-                self._client.run(call)
+                return self._client.run(call)
             except HeadraceError as error:
                 logger.warning("what a job said was not kept: %s", error)
+                return None
 
-        self._send(work)
+        return self._send(work)
+
+
+class LatestOnly:
+    """Passes on what is put in for a name: the first at once, then the latest, each `PROGRESS_EVERY_S` at most.
+
+    What comes in between is sent by a thread of its own, which begins with the first such, and ends when there is none.
+    """
+
+    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._sent_at_s: dict[str, float] = {}
+        self._waiting: dict[str, bytes] = {}
+        self._pid = 0
+
+    def put(self, name: str, data: bytes) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._sent_at_s.get(name, -PROGRESS_EVERY_S) < PROGRESS_EVERY_S:
+                is_first = not self._waiting or self._pid != os.getpid()  # a fork has not taken the thread along
+                self._waiting[name] = data
+                self._pid = os.getpid()
+                if is_first:
+                    threading.Thread(target=self._pass_on, name="headrace-progress", daemon=True).start()
+                return
+            self._waiting.pop(name, None)
+            self._note(name, now_s)
+        self._send(name, data)
+
+    def _note(self, name: str, now_s: float) -> None:
+        if len(self._sent_at_s) >= MOST_REMEMBERED:
+            self._sent_at_s = {n: at_s for n, at_s in self._sent_at_s.items() if now_s - at_s < PROGRESS_EVERY_S}
+        self._sent_at_s[name] = now_s
+
+    def _pass_on(self) -> None:
+        while True:
+            time.sleep(PROGRESS_EVERY_S / 4)
+            now_s = time.monotonic()
+            with self._lock:
+                due = [n for n in self._waiting if now_s - self._sent_at_s.get(n, 0.0) >= PROGRESS_EVERY_S]
+                ready = [(name, self._waiting.pop(name)) for name in due]
+                for name in due:
+                    self._note(name, now_s)
+            for name, data in ready:
+                self._send(name, data)
+            with self._lock:
+                if not self._waiting:
+                    self._pid = 0
+                    return
+
+
+def _at_once(work: Callable[[], Any]) -> Future[Any]:
+    done: Future[Any] = Future()
+    done.set_result(work())
+    return done

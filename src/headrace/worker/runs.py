@@ -12,6 +12,7 @@ from headrace.core.ties import find_limit, limits_in
 from headrace.engine.ops import Claim
 from headrace.errors import JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.task import Task
+from headrace.wire import decode_plain
 
 SPLITS_MAX = 20
 
@@ -69,6 +70,10 @@ class Run(JobContext):
     @property
     def deadline_ms(self) -> int:
         return self.record.options.deadline_ms if self.record.options is not None else 0
+
+    @property
+    def saved(self) -> Any:
+        return None if self.claim.saved is None else decode_plain(self.claim.saved)
 
     def _limits(self) -> list[dict[str, Any]]:
         return limits_in(self.record.options.ties) if self.record.options is not None else []

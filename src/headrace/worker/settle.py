@@ -87,17 +87,19 @@ class Session:
         self._failures = 0
         if settled.lost:
             self._tell_lost(settled)
-        if settled.outboxes or settled.claimed.with_inputs:
+        if settled.outboxes or settled.claimed.with_inputs or settled.claimed.with_saved:
             yield from self._pass_on(settled)
         return settled
 
     def _pass_on(self, settled: ops.Settled) -> Steps[None]:
-        """Results go from job to job: to those of other queues, and to those just claimed."""
+        """Results go from job to job: to those of other queues, and to those just claimed; and checkpoints from run to run."""
         by_name = {queue.name: queue for queue in self.queues}
-        wanted = settled.claimed.with_inputs or set()
+        with_inputs, with_saved = settled.claimed.with_inputs or set(), settled.claimed.with_saved or set()
         for claim in settled.claimed.claims:
-            if claim.id in wanted:
+            if claim.id in with_inputs:
                 claim.inputs = yield from flows.inputs(by_name[claim.queue], claim.id)
+            if claim.id in with_saved:
+                claim.saved = yield ops.saved_state(by_name[claim.queue], claim.id)
         yield from self._deliver(settled.outboxes or ())
 
     def _deliver(self, queues: Sequence[QueueKeys]) -> Steps[None]:

@@ -33,6 +33,7 @@ end
 if #gone == 0 then return {#ids, 0} end
 redis.call('HDEL', q.jobs, unpack(gone))
 redis.call('HDEL', q.crashes, unpack(gone))
+for i = 1, place == 'dead' and #gone or 0 do redis.call('DEL', key_of(q, 'saved:' .. gone[i])) end
 redis.call('HINCRBY', q.stats, ends_here and 'forgotten' or 'deleted', #gone)
 local tokens = redis.call('HMGET', q.watched, unpack(gone))
 for i = 1, #gone do

@@ -35,6 +35,7 @@ end
 for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZREM', key, id) end
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end
 redis.call('SREM', q.cancels, id)
+redis.call('DEL', key_of(q, 'saved:' .. id))
 local tokens = redis.call('HGET', q.watched, id)
 redis.call('HDEL', q.watched, id)
 for waiter in string.gmatch(tokens or '', 'w:(%S+)') do

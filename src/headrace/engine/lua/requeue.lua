@@ -24,6 +24,11 @@ redis.call('ZREM', q.dead, id)
 redis.call('HDEL', q.crashes, id)
 redis.call('HSET', q.jobs, id, ARGV[4])
 if ties then redis.call('HSET', q.ties, id, ARGV[5]) end
+if redis.call('PERSIST', key_of(q, 'saved:' .. id)) == 1 then
+  local with_saved = ties or {}
+  with_saved.v = true
+  redis.call('HSET', q.ties, id, cmsgpack.pack(with_saved))
+end
 local missing = ties and ties.p and ties.p - redis.call('HLEN', key_of(q, 'inputs:' .. id)) or 0
 if ties and ties.p then redis.call('PERSIST', key_of(q, 'inputs:' .. id)) end
 if missing > 0 then

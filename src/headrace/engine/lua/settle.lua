@@ -6,7 +6,8 @@
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
 -- returns {ids no longer ours (nothing was written for them) or 0, then for each queue that was asked:
 --   its number, fence, ms until its next due job or -1, more (0/1), suspects waiting (0/1), is suspect (0/1), ids, records;
---   and, if there are any, the numbers of queues with something in their outbox, and the claimed ids that have inputs}
+--   and, if there are any, the numbers of queues with something in their outbox, the claimed ids that have inputs, and those
+--   that have a checkpoint}
 local LAYOUT, session, want = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
@@ -46,7 +47,7 @@ local function rare()
 
   -- include: edges
   -- include: limits
-  it.follow, it.with_inputs = follow, with_inputs
+  it.follow, it.with_inputs, it.with_saved = follow, with_inputs, with_saved
   it.write_buckets, it.untie_rest = write_buckets, untie_rest
   it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
   -- How many more jobs of the queue may run.
@@ -209,8 +210,8 @@ if rare_ones then
   for n = 1, #queues do
     if redis.call('EXISTS', rare_ones.key_of(queues[n], 'outbox')) == 1 then outboxes[#outboxes + 1] = n end
   end
-  if #outboxes + #rare_ones.with_inputs > 0 then
-    reply[#reply + 1], reply[#reply + 2] = outboxes, rare_ones.with_inputs
+  if #outboxes + #rare_ones.with_inputs + #rare_ones.with_saved > 0 then
+    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = outboxes, rare_ones.with_inputs, rare_ones.with_saved
   end
 end
 return reply

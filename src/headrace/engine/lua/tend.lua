@@ -61,7 +61,10 @@ local function trim(place, most)
   redis.call('ZREM', place, unpack(ids))
   local records, gone = redis.call('HMGET', q.jobs, unpack(ids)), {}
   for i = 1, #ids do
-    if records[i] and state_of(records[i]) ~= LIVE then gone[#gone + 1] = ids[i] end
+    if records[i] and state_of(records[i]) ~= LIVE then
+      gone[#gone + 1] = ids[i]
+      if state_of(records[i]) == FAILED then redis.call('DEL', key_of(q, 'saved:' .. ids[i])) end
+    end
   end
   if #gone > 0 then redis.call('HDEL', q.jobs, unpack(gone)) end
   return #ids

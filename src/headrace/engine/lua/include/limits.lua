@@ -65,10 +65,11 @@ local function try_limits(q, id, ties, from)
   return 'go'
 end
 
-local with_inputs = {} -- claimed jobs whose worker must fetch what others sent
+local with_inputs, with_saved = {}, {} -- claimed jobs whose worker must fetch what others sent; or an earlier run saved
 
 local function start(q, id, ties)
   if ties.i then with_inputs[#with_inputs + 1] = id end
+  if ties.v then with_saved[#with_saved + 1] = id end
   if ties.s and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
 end
 

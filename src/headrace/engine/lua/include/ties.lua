@@ -2,6 +2,7 @@
 --   g group, w its weight   u unique key, s freed as the job starts, m kept for so long (ms)
 --   l limits, each {n name, t its template, c most running, r jobs per p ms, b burst, k cost}
 --   p inputs it waits for, d ms to wait when it has them, i it reads inputs, e edges to those that wait for it, o those it waits for: include/edges.lua   x ms it waits at most
+--   v it has a checkpoint, in saved:ID
 -- The keys that only such jobs need are named after the queue's own, so they share its slot:
 --   group:G list, groups zset (turns)   parked:L zset, parked zset (all of them), slots:L set, gates zset (L -> when to look again), rates hash
 --   (L -> when its bucket is empty), holds zset (L -> shut until), limits hash (L -> what was set for it)
@@ -98,6 +99,11 @@ local function untie(q, id, ties, record, rest)
     else
       redis.call('DEL', key_of(q, 'inputs:' .. id))
     end
+  end
+  if ties.v then
+    local saved = key_of(q, 'saved:' .. id)
+    -- Of a failed job, whoever retries it by hand goes on from there.
+    if record and state_of(record) == FAILED then redis.call('PEXPIRE', saved, 30 * DAY_MS) else redis.call('DEL', saved) end
   end
   if rest then
     rest.ids[#rest.ids + 1] = id
