@@ -170,3 +170,12 @@ def _get(key: bytes, field: str):  # type: ignore[no-untyped-def]
     from headrace.engine.call import command
 
     return command("HGET", key, field, key=key, decode=lambda reply: reply)
+
+
+def test_a_server_that_cannot_start_under_libfaketime_keeps_its_clock(tmp_path: Path) -> None:
+    """It is asked for its version first: some builds hang before they begin."""
+    never = tmp_path / "never"
+    never.write_text("#!/bin/sh\nexit 1\n")
+    never.chmod(0o700)
+    _, clock = make_server(tmp_path, str(never))
+    assert clock is None

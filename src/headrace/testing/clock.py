@@ -5,14 +5,28 @@ from __future__ import annotations
 import glob
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
+START_S = 5.0
 _PLACES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
 
 
 def faketime_library() -> str | None:
     """Where libfaketime is, if it is installed (Debian: apt-get install libfaketime)."""
     return next((path for place in _PLACES for path in glob.glob(place)), None)
+
+
+def runs_under(library: str, program: str) -> bool:
+    """Whether this program can be started under libfaketime: one that is linked to jemalloc's shared library cannot."""
+    try:
+        asked = subprocess.run(
+            [program, "--version"], env={**os.environ, "LD_PRELOAD": library, "FAKETIME": "+0"}, timeout=START_S,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
 
 
 class MovableClock:

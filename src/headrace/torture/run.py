@@ -82,7 +82,9 @@ def torture(plan: Plan, say: Callable[[str], None]) -> Report:
         if server is not None:
             stack.enter_context(server)
             if clock is None:
-                say("no libfaketime here: the server's clock is not moved (Debian: apt-get install libfaketime)")
+                say(
+                    "no libfaketime here that works with this server: its clock is not moved (Debian: apt-get install libfaketime)"
+                )
         url = plan.url or (server.url if server is not None else "")
         client = SyncClient(ServerConfig(url))
         stack.callback(client.close)

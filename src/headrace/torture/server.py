@@ -14,7 +14,7 @@ from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.errors import HeadraceError
 from headrace.server import EmbeddedServer, embedded_binary
-from headrace.testing.clock import MovableClock, faketime_library
+from headrace.testing.clock import MovableClock, faketime_library, runs_under
 from headrace.torture.field import send
 
 HOUR_S = 3600.0
@@ -154,7 +154,7 @@ def make_server(folder: Path, program: str | None) -> tuple[EmbeddedServer, Mova
     """A server whose append-only file is always synced, under a clock that can be moved where that can be had; not started."""
     config = {"appendfsync": "always", "enable-debug-command": "yes"}
     binary, clock, library = program or embedded_binary(), None, faketime_library()
-    if library is not None:
+    if library is not None and runs_under(library, binary):
         clock = MovableClock(folder, library, binary)
         binary = clock.program
     return EmbeddedServer(data_dir=folder / "server", config=config, binary=binary), clock
