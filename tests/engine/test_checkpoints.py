@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from engine_kit import Kit
+
 from headrace.engine import ops
 from headrace.engine.audit import audit
 from headrace.engine.call import command
