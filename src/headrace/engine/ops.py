@@ -714,7 +714,7 @@ def save_state(queue: QueueKeys, session: str, job_id: str, state: bytes) -> Cal
 def saved_state(queue: QueueKeys, job_id: str) -> Call[bytes | None]:
     """What `save_state` kept last; None: nothing, or no more."""
     key = queue.saved(job_id)
-    return command("GET", key, key=key, decode=_same)
+    return command("HGET", key, "state", key=key, decode=_same)
 
 
 def append_log(queue: QueueKeys, job_id: str, line: bytes) -> Call[None]:

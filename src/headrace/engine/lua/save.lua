@@ -12,5 +12,5 @@ if not ties.v then
   ties.v = true
   redis.call('HSET', q.ties, ARGV[2], cmsgpack.pack(ties))
 end
-redis.call('SET', key_of(q, 'saved:' .. ARGV[2]), ARGV[3])
+redis.call('HSET', key_of(q, 'saved:' .. ARGV[2]), 'state', ARGV[3])
 return 1
