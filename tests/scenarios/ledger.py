@@ -13,6 +13,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from headrace import Event, Headrace, JobContext, Retry, RetryIn, crash, current_job
 
@@ -97,6 +99,22 @@ def is_called() -> str:
 async def awork(number: int, seconds: float = 0.0) -> int:
     write("start", number, current_job().attempt, os.getpid())
     await asyncio.sleep(seconds)
+    write("end", number)
+    return number
+
+
+_gate = asyncio.Event()
+
+
+@app.task
+async def astands(number: int) -> int:
+    """Stands until the file `open` is beside the ledger; all runs in one process go on in the same turn of the loop."""
+    write("start", number, current_job().attempt, os.getpid())
+    while not _gate.is_set():
+        if (Path(os.environ["LEDGER"]).parent / "open").exists():
+            _gate.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_gate.wait(), 0.01)
     write("end", number)
     return number
 

@@ -14,6 +14,9 @@ import psutil
 import pytest
 from scenario_lab import Lab, until
 
+from headrace.engine import admin, ops
+from headrace.engine.keys import queue_keys
+
 
 def test_a_child_that_has_grown_too_large_is_replaced_between_two_jobs(lab: Lab) -> None:
     worker = lab.start("--processes", "1", "--max-memory", "200MB")
@@ -132,3 +135,20 @@ def test_an_app_that_starts_threads_while_it_is_imported_is_refused(lab: Lab, tm
         assert 1 == lab.app.enqueue("shop.version").result(timeout=30)
         process.terminate()
         assert 0 == process.wait(30)
+
+
+def test_what_an_older_run_gives_is_dropped_when_its_own_process_has_claimed_the_job_anew(lab: Lab) -> None:
+    """A session of the asyncio pool is swept, and its successor claims the same job: both runs end, and one end counts."""
+    lab.start("--pool", "asyncio", "--slots", "2")
+    job = lab.app.enqueue("ledger.astands", 1)
+    until(lambda: lab.starts()[1] == 1)
+    keys = queue_keys("default")
+    [session] = lab.sessions()
+    lab.app.client.run(ops.release([keys], session, blamed=(), alone=False, reason="", split=False))
+    until(lambda: lab.starts()[1] == 2, what="the second run")
+    (lab.folder / "open").touch()
+    assert 1 == job.result(timeout=30)
+    until(lambda: lab.ends()[1] == 2)
+    assert 0 == lab.workers[0].terminate()
+    totals = lab.app.client.run(admin.count_jobs(keys)).totals
+    assert (1, 1) == (totals["enqueued"], totals["succeeded"])

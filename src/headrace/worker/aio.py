@@ -54,6 +54,7 @@ class _Seat:
     def __init__(self, row: SlotRow) -> None:
         self.row = row
         self.claims: list[Claim] = []
+        self.taken_over: set[str] = set()
         self.run: AnyRun | None = None
         self.task: asyncio.Task[Any] | None = None
         self.kind: type[BaseException] | None = None
@@ -81,6 +82,7 @@ class _Loop:
         self._seats = [_Seat(row) for row in child.board.slots_of(child.number)]
         self._free = list(reversed(self._seats))
         self._session: Session = child.session(0, self._seats[0].row, self._unsettled_ids)
+        self._first_session = ""
         self._threads = ThreadPoolExecutor(len(self._seats), thread_name_prefix="headrace")
         # What jobs report goes out by one thread, in order: the loop does not wait for it.
         self._reporter = ThreadPoolExecutor(1, thread_name_prefix="headrace-reports")
@@ -127,6 +129,7 @@ class _Loop:
         while not self._child.is_stopping:
             try:
                 await self._client.run(self._session.open())
+                self._first_session = self._session.name
                 return True
             except ServerError as error:
                 attempt += 1
@@ -172,6 +175,8 @@ class _Loop:
             if outcomes:
                 child.jobs_done(len(outcomes))
             claimed = Claimed([]) if settled is None else settled.claimed
+            if self._session.name != self._first_session:
+                self._drop_older_runs({claim.id for claim in claimed.claims})
             self._is_more = claimed.more
             for claim in claimed.claims:
                 self._take(claim)
@@ -185,6 +190,12 @@ class _Loop:
                     await self._wait(claimed.next_due_ms)
             elif not want and not self._outcomes:
                 await self._wait(None)
+
+    def _drop_older_runs(self, claimed: set[str]) -> None:
+        """A job that is claimed while an older run of it is still here was taken over meanwhile: what that one gives is not its end."""
+        self._outcomes = [outcome for outcome in self._outcomes if outcome.id not in claimed]
+        for seat in self._seats:
+            seat.taken_over.update(claim.id for claim in seat.claims if claim.id in claimed)
 
     def _is_idle(self) -> bool:
         return not self._tasks and not self._gathering
@@ -329,9 +340,13 @@ class _Loop:
 
     def _leave(self, seat: _Seat, outcomes: list[Settlement]) -> None:
         seat.row.clear_batch()
-        seat.claims, seat.run, seat.task = [], None, None
+        for outcome in outcomes:
+            if outcome.id in seat.taken_over:
+                logger.warning("job %s was taken over meanwhile: what this run of it gave is dropped", outcome.id)
+            else:
+                self._outcomes.append(outcome)
+        seat.claims, seat.run, seat.task, seat.taken_over = [], None, None, set()
         self._free.append(seat)
-        self._outcomes += outcomes
         self._changed.set()
 
     async def _call(self, run: AnyRun) -> Any:
