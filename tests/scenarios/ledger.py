@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
+import random
 import select
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,6 +104,36 @@ async def awork(number: int, seconds: float = 0.0) -> int:
     write("start", number, current_job().attempt, os.getpid())
     await asyncio.sleep(seconds)
     write("end", number)
+    return number
+
+
+@app.task
+def wrecks(number: int, kind: str) -> int:
+    """Leaves its process in another state than it found it."""
+    write("start", number, current_job().attempt, os.getpid())
+    if kind == "changes folder":
+        os.chdir("/")
+    elif kind == "masks":
+        os.umask(0o777)
+    elif kind == "takes signals" and threading.current_thread() is threading.main_thread():
+        for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number_, signal.SIG_IGN)
+    elif kind == "sets timeouts":
+        socket.setdefaulttimeout(0.000001)
+    elif kind == "seeds":
+        random.seed(1)
+    elif kind == "closes files":
+        os.closerange(3, 256)
+    write("end", number)
+    return number
+
+
+@app.task
+def talks(number: int) -> int:
+    """Writes to its output, plainly and by logging."""
+    with suppress(OSError):
+        print("x" * 100_000, flush=True)
+    logging.getLogger("talks").warning("y" * 100_000)
     return number
 
 

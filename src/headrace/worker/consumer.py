@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 from headrace.engine.clients import Doorbell, SyncClient
 from headrace.engine.keys import QueueKeys
 from headrace.engine.ops import MOST_CLAIMS_A_CALL, Claim, Claimed, Settled, Settlement
-from headrace.errors import ServerError
+from headrace.errors import HeadraceError, ServerError
 from headrace.task import Task
 from headrace.worker.batch import BatchSize
 from headrace.worker.board import SlotRow
@@ -37,6 +37,7 @@ from headrace.worker.settle import Session, exchange
 logger = logging.getLogger("headrace.worker")
 
 LOOK_EVERY_S = 2.0
+SETTLE_LAST_S = 3.0
 OLD_BATCH_NS = 20_000_000
 GATE_WAIT_S = 0.02
 FILL_PAUSE_S = 0.02
@@ -115,7 +116,18 @@ class Consumer:
             return  # it is full: a wake is under way
 
     def run(self) -> None:
-        """Work until the child is told to stop, or a burst is over. The session is open."""
+        """Work until the child is told to stop, or a burst is over. The session is open.
+
+        What ends it otherwise is a bug of ours, or a job that has ruined its process, as one that closes all files: then
+        what jobs gave is settled over a new connection, or the same job would run, and do it, again and again.
+        """
+        try:
+            self._work()
+        except BaseException:
+            self._settle_last()
+            raise
+
+    def _work(self) -> None:
         life = self._life
         while True:
             stopping = life.is_stopping
@@ -125,7 +137,11 @@ class Consumer:
                 outcomes, self._outcomes = self._outcomes, []
                 is_idle = not outcomes and not want
                 may_take_suspects = permit is not None and permit.may_take_suspects
-                settled = None if is_idle else self._exchange(outcomes, want, may_take_suspects)
+                try:
+                    settled = None if is_idle else self._exchange(outcomes, want, may_take_suspects)
+                except BaseException:
+                    self._outcomes = outcomes
+                    raise
             if is_idle:
                 if stopping:
                     break
@@ -152,6 +168,20 @@ class Consumer:
                 self._doorbell.disarm()  # what was claimed without a ring leaves a ring for others
             self._run_batch(claims)
             self._gate.leave(self._number)
+
+    def _settle_last(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        client = SyncClient(self._client.config, retry=False)
+        self.session.must_adopt = True
+        ends = time.monotonic() + SETTLE_LAST_S
+        while outcomes and time.monotonic() < ends:
+            try:
+                client.run(self.session.exchange(outcomes, 0, False))
+                outcomes = []
+            except HeadraceError as error:
+                logger.warning("%s; trying again to settle what is done", error)
+                time.sleep(0.1)
+        client.close()
 
     def close(self) -> None:
         self._doorbell.close()
