@@ -23,10 +23,11 @@ KINDS = ("changes folder", "masks", "takes signals", "sets timeouts", "seeds", "
 def test_a_job_that_changes_its_process_harms_no_other(lab: Lab, pool: str) -> None:
     """Folder, umask, signal handlers, timeouts of sockets, random numbers, and all its open files: each job after it runs, and each has its end."""
     worker = lab.start(*POOLS[pool])
-    rude = [lab.app.enqueue("ledger.wrecks", number, kind) for number, kind in enumerate(KINDS)]
-    plain = [lab.app.enqueue("ledger.work", number) for number in range(10, 20)]
-    assert list(range(10, 20)) == [job.result(timeout=60) for job in plain]
-    until(lambda: all(job.refresh().state.is_ended for job in rude), timeout_s=60)
+    for number, kind in enumerate(KINDS):
+        rude = lab.app.enqueue("ledger.wrecks", number, kind)
+        until(lambda: rude.refresh().state.is_ended, timeout_s=60, what=kind)
+        plain = [lab.app.enqueue("ledger.work", 10 * number + n) for n in range(10, 14)]
+        assert [10 * number + n for n in range(10, 14)] == [job.result(timeout=60) for job in plain]
     assert all(lab.starts()[number] for number in range(len(KINDS)))
     assert {} == lab.live_jobs()
     assert 0 == worker.terminate()
