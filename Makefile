@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture failovers soak bench versus systems docs format clean
+.PHONY: help demo test check full mutants torture failovers soak matrix bench versus systems docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ soak: $(READY) ## a day on a clock 20 times as fast: nothing may grow or be left
 
 mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
 	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants
+
+matrix: $(READY) ## run the tests of every fault, write docs/fault-matrix.md (15 minutes)
+	PYTHONPATH=tests/faults $(BIN)/python tests/faults/matrix_page.py
 
 bench: $(READY) ## measure the budgets, print the table, write benchmarks/results/
 	$(BIN)/python benchmarks/run.py

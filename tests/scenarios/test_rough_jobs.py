@@ -25,7 +25,7 @@ def test_a_job_that_changes_its_process_harms_no_other(lab: Lab, pool: str) -> N
     worker = lab.start(*POOLS[pool])
     for number, kind in enumerate(KINDS):
         rude = lab.app.enqueue("ledger.wrecks", number, kind)
-        until(lambda: rude.refresh().state.is_ended, timeout_s=60, what=kind)
+        until(lambda job=rude: job.refresh().state.is_ended, timeout_s=60, what=kind)
         plain = [lab.app.enqueue("ledger.work", 10 * number + n) for n in range(10, 14)]
         assert [10 * number + n for n in range(10, 14)] == [job.result(timeout=60) for job in plain]
     assert all(lab.starts()[number] for number in range(len(KINDS)))
