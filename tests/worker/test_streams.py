@@ -28,6 +28,7 @@ from headrace import (
 from headrace.engine import ops
 from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
+from headrace.testing import FaultProxy, runs
 
 POOLS: dict[str, dict[str, Any]] = {
     "prefork": {"pool": "prefork"},
@@ -306,3 +307,59 @@ def test_what_a_job_left_goes_with_its_record(app: Headrace) -> None:
     assert len(keys()) == 2 and all(app.client.run(command("PTTL", key, key=key, decode=int)) > 0 for key in keys()), (
         kept_for_a_while
     )
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["reply lost", "request lost"])
+def test_a_call_lost_on_the_way_neither_loses_nor_doubles_an_item(
+    app: Headrace, pool: dict[str, Any], is_done: bool
+) -> None:
+    """It is sent again, and what the server has of it is passed over."""
+    count = count_task(app, pool["pool"] == "asyncio")
+    job = count.enqueue(2_000)
+    with FaultProxy(app.server_config.url) as link:
+        trap = (link.lose_reply if is_done else link.lose_request)(runs("stream"), times=2)
+        with hand(app, url=link.url, **pool) as one:
+            one.work()
+        trap.wait(2)
+    assert list(range(2_000)) == list(job.stream())
+
+
+def test_a_stream_is_read_on_when_a_readers_connection_is_lost(app: Headrace) -> None:
+    """From where it was."""
+    count = count_task(app, False)
+    job = count.enqueue(500)
+    with FaultProxy(app.server_config.url) as link, Headrace(link.url) as far:
+        far.tasks.update(app.tasks)
+        items: list[int] = []
+        reader = threading.Thread(target=lambda: items.extend(far.job(job.id).stream(timeout=60)))
+        reader.start()
+        until_watched(app, job.id)
+        link.reset_all()
+        work(app, POOLS["prefork"])
+        reader.join(60)
+    assert list(range(500)) == items
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+def test_streams_and_logs_work_on_a_cluster(cluster_url: str, is_async: bool) -> None:
+    """All that belongs to a job lives in its queue's slot."""
+    with Headrace(cluster_url) as app:
+
+        @app.task(name="speaks")
+        def speaks() -> Iterator[int]:
+            current_job().log("hello")
+            yield from range(300)
+
+        jobs = [app.queue(name).enqueue("speaks") for name in ("a", "b", "c")]
+        for pool in ("prefork", "asyncio"):
+            with hand(app, queues=["a", "b", "c"], **POOLS[pool]) as one:
+                one.work()
+        for job in jobs:
+            assert list(range(300)) == list(job.stream()) and ["hello"] == [line.text for line in job.logs()]
+            if is_async:
+
+                async def read(name: str = job.id) -> list[int]:
+                    async with Headrace(cluster_url) as other:
+                        return [item async for item in (await other.ajob(name)).stream()]
+
+                assert list(range(300)) == asyncio.run(read())
