@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         DependencyError,
         DuplicateJob,
         HeadraceError,
+        ItemsNotKept,
         JobCancelled,
         JobError,
         JobExists,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from headrace.progress import Progress, track
     from headrace.queue import Queue
     from headrace.schedules import Schedule
+    from headrace.stream import JobStream, LogLine
     from headrace.task import BatchTask, Task
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "Group",
     "Headrace",
     "HeadraceError",
+    "ItemsNotKept",
     "Job",
     "JobCall",
     "JobCancelled",
@@ -85,9 +88,11 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobNotFound",
+    "JobStream",
     "JobTimeout",
     "LayoutTooNew",
     "Limit",
+    "LogLine",
     "NotDurable",
     "PayloadNotSerializable",
     "PayloadTooLarge",
@@ -147,6 +152,8 @@ _HOMES = {
     "EventName": "events",
     "Job": "job",
     "JobCall": "job",
+    "JobStream": "stream",
+    "LogLine": "stream",
     "Progress": "progress",
     "Queue": "queue",
     "BatchTask": "task",

@@ -24,7 +24,7 @@ class Reporter(Protocol):
 
     def progress(self, job_id: str, data: bytes) -> None: ...
 
-    def log(self, job_id: str, line: str) -> None: ...
+    def log(self, job: JobContext, line: str) -> None: ...
 
     def save(self, job_id: str, state: Any) -> Future[bool | None]: ...
 
@@ -114,10 +114,18 @@ class JobContext:
             raise StaleRun(f"a newer run of job {self.id} has begun; this one was taken for dead")
         return answer is not None or self._reporter is None
 
+    def resume_at(self, item: int) -> None:
+        """In a generator task that goes on from a checkpoint, before its first `yield`: the number of the item that comes next.
+
+        A generator that does not say so begins anew, with item 0; what is stored already is passed over.
+        """
+        if self.id:
+            raise UsageError(f"resume_at: {self.task} is no generator")
+
     def log(self, text: object) -> None:
-        """Add a line to the job's own log (the last 1,000 are kept for a day)."""
+        """Add a line to the job's log: of each run the last 200 are kept, 64 KB at most, for as long as the job is."""
         if self._reporter is not None:
-            self._reporter.log(self.id, str(text)[:LOG_LINE_CHARS_MAX])
+            self._reporter.log(self, str(text)[:LOG_LINE_CHARS_MAX])
 
     def hold(self, limit: str, seconds: float | timedelta) -> None:
         """Let nothing through one of this job's limits for so long: a service said Retry-After.

@@ -27,6 +27,7 @@ HeadraceError
     ├── JobCancelled
     ├── JobExpired
     ├── ResultNotKept       it succeeded; its result could not be, or was not, kept
+    ├── ItemsNotKept        a job has yielded more than it keeps
     ├── ResultTimeout       it has not ended in the time given (a TimeoutError too)
     ├── StaleRun            raised inside a job: a newer run of it has begun
     └── JobTimeout          raised inside a job that is over its `timeout`
@@ -187,6 +188,14 @@ class ResultNotKept(JobError):
 
 class StaleRun(JobError):
     """A newer run of this job has begun: this one was taken for dead. Whatever it ends with is refused by the queue."""
+
+
+class ItemsNotKept(JobError):
+    """The job has yielded more items than it keeps. `first` is the number of the first that is there."""
+
+    def __init__(self, message: str, first: int = 0) -> None:
+        super().__init__(message)
+        self.first = first
 
 
 class ResultTimeout(JobError, TimeoutError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
@@ -18,7 +18,7 @@ from headrace import wire
 from headrace.chain import CallGroup, Chain, Follows, steps_of
 from headrace.core.options import Plan
 from headrace.core.record import LAYOUT, AttemptError, Record, State, Stored, decode
-from headrace.engine import ops
+from headrace.engine import kept, ops
 from headrace.engine.call import Call
 from headrace.engine.clients import AsyncClient, SyncClient
 from headrace.engine.keys import QueueKeys, queue_keys
@@ -37,8 +37,10 @@ from headrace.errors import (
     UsageError,
 )
 from headrace.progress import Progress
+from headrace.stream import JobStream, LogLine, lines_of
 
 R_co = TypeVar("R_co", covariant=True)
+Item = TypeVar("Item")
 S = TypeVar("S")
 
 # One blocking command waits this long at most; then the job is looked at again: a server that lost its newest data has
@@ -279,6 +281,43 @@ class Job(Generic[R_co]):
             return value
         raise ending_error(self.id, record)
 
+    # What it gives before its end
+
+    @overload
+    def stream(self: Job[Iterable[Item]], *, start: int = 0, timeout: float | None = None) -> JobStream[Item]: ...
+    @overload
+    def stream(self: Job[AsyncIterable[Item]], *, start: int = 0, timeout: float | None = None) -> JobStream[Item]: ...
+    def stream(self, *, start: int = 0, timeout: float | None = None) -> JobStream[Any]:
+        """What a generator task yields: `for item in job.stream()`, or `async for`; from item `start` on, live, to the job's end.
+
+        Args:
+            timeout: seconds to wait for the next item at most; None: as long as it takes.
+
+        Raises (while it is read):
+            JobFailed, JobCancelled, JobExpired, JobNotFound: as `result`, behind the last item.
+            ItemsNotKept: it has yielded more than it keeps (`stream_max`), and was not read as fast.
+            ResultTimeout
+        """
+        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+            raise UsageError(f"start: expected the number of an item, 0 or more, got {start!r:.40}")
+        check_timeout(timeout)
+        kind, runner = wire.item_type(self._type), self._runner
+        clients = (lambda: runner.client), (lambda: runner.aclient)
+        return JobStream(clients, self._keys, self.id, kind, start, timeout, self._judge)
+
+    def _judge(self, data: bytes) -> None:
+        self._learn(read_record(data))
+        if self._record.state != Stored.SUCCEEDED:
+            raise ending_error(self.id, self._record)
+
+    def logs(self, attempt: int | None = None) -> list[LogLine]:
+        """What the job said (`current_job().log`), oldest first: the last 200 lines of each of its last 10 runs; or of one attempt."""
+        return lines_of(self._runner.client.run(kept.all_lines(self._keys, self.id)), attempt)
+
+    async def alogs(self, attempt: int | None = None) -> list[LogLine]:
+        """As `logs`."""
+        return lines_of(await self._runner.aclient.run(kept.all_lines(self._keys, self.id)), attempt)
+
     # Acting on it
 
     def refresh(self) -> Job[R_co]:
@@ -346,14 +385,19 @@ class Job(Generic[R_co]):
             raise JobError(f"job {self.id} runs: cancel it first")
 
 
+def check_timeout(timeout: object) -> None:
+    """Raises UsageError for what is no time to wait."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0):
+        raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
+
+
 def until_ended(keys: QueueKeys, job_id: str, timeout: float | None) -> Waiting:
     """Wait for a job's end, at most `timeout` seconds: its ended record, b"" when it was deleted, None when time is up.
 
     Raises:
         JobNotFound: it is no longer there.
     """
-    if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
-        raise UsageError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r:.40}")
+    check_timeout(timeout)
     ends = None if timeout is None else time.monotonic() + timeout
     waiter = secrets.token_hex(8)  # a new one each time: a ring that came too late must reach nobody
     while True:

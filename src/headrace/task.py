@@ -11,7 +11,14 @@ from headrace import wire
 from headrace.chain import previous
 from headrace.core.batch import Batch
 from headrace.core.names import main_module_name, type_name
-from headrace.core.options import TIMEOUT_DEFAULT_MS, Durability, EnqueueOptions, Plan, apply_options
+from headrace.core.options import (
+    STREAM_MAX_DEFAULT,
+    TIMEOUT_DEFAULT_MS,
+    Durability,
+    EnqueueOptions,
+    Plan,
+    apply_options,
+)
 from headrace.core.record import RetrySpec
 from headrace.errors import ArgumentsMismatch, UsageError
 from headrace.job import Job, JobCall
@@ -30,6 +37,7 @@ class Task(Generic[P, R]):
     Attributes:
         name: what the wire carries.
         plan: what its jobs are enqueued with, unless `options` says otherwise.
+        is_generator, stream_max: what it yields goes to the job's stream, which keeps so many items.
         retry, timeout_ms, result_ttl_ms: what workers use where the job says nothing; 0 timeout: no limit.
     """
 
@@ -48,7 +56,9 @@ class Task(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.name = name
-        self.is_async = inspect.iscoroutinefunction(fn)
+        self.is_generator = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
+        self.stream_max: int = checked.get("stream_max", STREAM_MAX_DEFAULT)
         self.retry: RetrySpec | None = checked.get("retry")
         self.timeout_ms: int = checked.get("timeout_ms", TIMEOUT_DEFAULT_MS)
         self.result_ttl_ms: int = checked.get("result_ttl_ms", result_ttl_ms)
@@ -154,7 +164,7 @@ class Task(Generic[P, R]):
         return self._sender
 
 
-_FOR_WORKERS = frozenset({"retry", "timeout_ms", "result_ttl_ms"})
+_FOR_WORKERS = frozenset({"retry", "timeout_ms", "result_ttl_ms", "stream_max"})
 
 
 class AsyncTask(Task[P, R]):
@@ -257,6 +267,10 @@ def check_batch_function(fn: Callable[..., Any]) -> None:
     Raises:
         UsageError
     """
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise UsageError(
+            f"{fn.__qualname__} is a generator, and a batch task: it returns one answer for each item instead"
+        )
     try:
         inspect.signature(fn).bind([])
     except TypeError as error:
@@ -264,14 +278,12 @@ def check_batch_function(fn: Callable[..., Any]) -> None:
 
 
 def check_function(fn: object) -> None:
-    """See that it is a plain function, `def` or `async def`.
+    """See that it is a plain function, `def` or `async def`; it may be a generator.
 
     Raises:
         UsageError: naming what it is instead, and what to do.
     """
     if inspect.isfunction(fn):
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            raise UsageError(f"{fn.__qualname__} is a generator function; a task returns its result, with `return`")
         return
     if inspect.ismethod(fn):
         raise UsageError(

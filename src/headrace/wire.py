@@ -370,6 +370,27 @@ def encode_result(value: Any, max_bytes: int) -> tuple[bytes | None, str | None]
     return data, None
 
 
+def encode_item(item: Any, index: int, max_bytes: int) -> bytes:
+    """What a generator yielded, as msgpack.
+
+    Raises:
+        PayloadNotSerializable, PayloadTooLarge
+    """
+    try:
+        data = pack(item)
+    except Exception as error:  # a model's own serializer is user code
+        raise PayloadNotSerializable(f"item {index} cannot be stored: {_explain('item', item, error)}") from None
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(f"item {index} takes {_size(len(data))}, the limit is {_size(max_bytes)}")
+    return data
+
+
+def item_type(hint: Any) -> Any:
+    """T of `Iterator[T]`, `Generator[T, …]` and their async twins; Any of another."""
+    args = typing.get_args(hint)
+    return args[0] if args and typing.get_origin(hint) in _YIELDING else Any
+
+
 def encode_state(state: Any, max_bytes: int) -> bytes:
     """A checkpoint, as msgpack.
 
@@ -388,6 +409,12 @@ def encode_state(state: Any, max_bytes: int) -> bytes:
 def decode_plain(data: bytes) -> Any:
     """Plain data, as they were stored."""
     return _decoder.decode(data)
+
+
+_YIELDING = (
+    collections.abc.Iterator, collections.abc.Iterable, collections.abc.Generator,
+    collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator,
+)  # fmt: skip
 
 
 def decode_result(raw: bytes | msgspec.Raw, type_: Any = Any) -> Any:

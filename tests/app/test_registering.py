@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headrace import Headrace, Retry, TaskNotRegistered, UsageError
+from headrace import Batch, Headrace, Retry, TaskNotRegistered, UsageError
 from headrace.core.retry import NO_RETRY
 
 app = Headrace("redis://127.0.0.1:1/0", allow=["jobs_of_the_tests"])
@@ -85,14 +85,15 @@ def test_what_no_worker_can_find_is_refused(target: Any, message: str) -> None:
         app.enqueue(target)
 
 
-def test_a_generator_function_cannot_be_a_task() -> None:
-    """It would return nothing that can be stored."""
+def test_a_generator_function_cannot_be_a_batch_task() -> None:
+    """A batch answers for each of its items; what a generator yields is the stream of one job."""
 
-    def counts():  # type: ignore[no-untyped-def]
-        yield 1
+    def counts(items):  # type: ignore[no-untyped-def]
+        yield items
 
-    with pytest.raises(UsageError, match="generator function"):
-        app.task(name="counts")(counts)
+    assert app.task(name="counts")(counts).is_generator
+    with pytest.raises(UsageError, match="generator, and a batch task"):
+        app.task(name="batch_counts", batch=Batch())(counts)
 
 
 def test_a_name_lets_a_nested_function_be_a_task() -> None:

@@ -274,8 +274,8 @@ class Reports:
         assert found is not None
         self.heard.append((job_id, found.fraction, found.text))
 
-    def log(self, job_id: str, line: str) -> None:
-        self.heard.append((job_id, line))
+    def log(self, job: JobContext, line: str) -> None:
+        self.heard.append((job.id, line))
 
     def is_cancelled(self, job_id: str) -> bool:
         return True

@@ -47,6 +47,8 @@ def test_its_user_can_do_all_that_headrace_does(user_url: str, tmp_path: Path) -
         until(lambda: asks.refresh().state == State.RUNNING)
         asks.cancel()
         until(lambda: asks.refresh().state in (State.CANCELLED, State.SUCCEEDED))
+        tells = app.enqueue("ledger.tells", 9)
+        assert 9 == tells.result(timeout=30) and ["begun"] == [line.text for line in tells.logs()]
         until(lambda: endless.refresh().state == State.FAILED)
         for words in (["status"], ["queue", "ls"], ["workers", "ls"], ["job", "ls"], ["dead", "ls"],
                       ["job", "show", endless.id], ["dead", "retry", "--all", "--yes"], ["queue", "pause", "low"],

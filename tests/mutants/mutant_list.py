@@ -502,4 +502,24 @@ EDGES = [
     ),
 ]
 
-MUTANTS = [*SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *EDGES, *SCHEDULES, *ONE_JOB, *PYTHON]
+KEPT_TESTS = ("tests/engine/test_kept.py", "-k", "valkey")
+KEPT = [
+    Mutant("include/kept.lua", "if not is_held_by(q, id, session, next_session) then return false end", "",
+           "a run that was taken over adds items", KEPT_TESTS),
+    Mutant("include/kept.lua", "if last and tonumber(last) > tonumber(fence) then return false end", "",
+           "an earlier run adds items among those of a later one", KEPT_TESTS),
+    Mutant("include/kept.lua", "redis.call('SISMEMBER', held .. next_session, id) == 1", "false",
+           "a run is refused while its session is adopted", KEPT_TESTS),
+    Mutant("stream.lua", "if number > count then", "if number ~= count then", "an item is stored twice", KEPT_TESTS),
+    Mutant("stream.lua", "redis.call('XTRIM', key, 'MAXLEN', ARGV[6])", "", "a stream grows for ever", KEPT_TESTS),
+    Mutant("lines.lua", "i > tonumber(ARGV[7]) or", "", "a run keeps any number of lines", KEPT_TESTS),
+    Mutant("lines.lua", "(bytes > tonumber(ARGV[8]) and i > 1)", "false", "a run keeps lines of any size", KEPT_TESTS),
+    Mutant("lines.lua", "if over > 0 then", "if false then", "the lines of all runs are kept", KEPT_TESTS),
+    Mutant("tend.lua", "  forget_kept(q, gone)\n", "", "a trimmed job's stream stays", KEPT_TESTS),
+    Mutant("admin_purge.lua", "forget_kept(q, gone)\n", "", "a purged job's stream stays", KEPT_TESTS),
+    Mutant("delete.lua", "forget_kept(q, {id})\n", "", "a deleted job's stream stays", KEPT_TESTS),
+    Mutant("settle.lua", "then rare().drop_kept(q, ids[i]) end", "then end", "a dropped job's stream stays", KEPT_TESTS),
+    Mutant("requeue.lua", "then add_token(q, id, 'k') end", "then end", "a job put back leaves its stream behind", KEPT_TESTS),
+]  # fmt: skip
+
+MUTANTS = [*KEPT, *SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *EDGES, *SCHEDULES, *ONE_JOB, *PYTHON]

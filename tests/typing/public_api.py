@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
@@ -15,6 +15,8 @@ from headrace import (
     Job,
     JobCall,
     JobContext,
+    JobStream,
+    LogLine,
     Queue,
     Retry,
     Schedule,
@@ -155,6 +157,27 @@ def counts(words: str) -> int:
 @app.task
 def shows(number: int) -> str:
     return str(number)
+
+
+@app.task(stream_max=100)
+def yields(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
+@app.task
+async def ayields(most: int) -> AsyncIterator[str]:
+    yield "a"
+
+
+async def stream_use() -> None:
+    assert_type(yields.enqueue(1).stream(), JobStream[int])
+    assert_type((await ayields.aenqueue(1)).stream(start=3), JobStream[str])
+    for number in yields.enqueue(1).stream():
+        assert_type(number, int)
+    async for text in ayields.enqueue(1).stream(timeout=3):
+        assert_type(text, str)
+    assert_type(yields.enqueue(1).logs(attempt=1), list[LogLine])
+    shows.enqueue(1).stream(first=1)  # type: ignore[call-arg]
 
 
 @app.task

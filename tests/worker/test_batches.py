@@ -251,7 +251,7 @@ def test_the_handler_knows_its_jobs(app: Headrace, pool: dict[str, Any]) -> None
     told = [job.result(timeout=0) for job in jobs]
     assert [(f"j{n}", 1, f"default/j{n}") for n in range(5)] == [(i, attempt, key) for i, attempt, _, key in told]
     assert min(fence for _, _, fence, _ in told) > 0
-    assert {1} == {len(app.client.run(ops.read_log(queue_keys("default"), job.id))) for job in jobs}
+    assert {1} == {len(job.logs()) for job in jobs}
 
 
 def test_middleware_runs_around_the_handler_and_events_come_for_each_job(app: Headrace) -> None:

@@ -1,4 +1,4 @@
-"""`headrace job`: list, show, retry, cancel, delete and wait."""
+"""`headrace job`: list, show, logs, retry, cancel, delete and wait."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 
 from headrace import wire
 from headrace.cli.filters import FILTER_HELP, Filter, parse_filter
+from headrace.cli.logs import print_log
 from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.progress import shown_progress
 from headrace.cli.settings import (
@@ -132,7 +133,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only list the ids it wo
 
 @click.group(epilog="\b\nExamples:\n  headrace job ls --state failed\n  headrace job show ID\n  headrace job wait ID")
 def command() -> None:
-    """List, show, retry, cancel, delete and wait for jobs."""
+    """List, show, retry, cancel, delete and wait for jobs, and print what they say."""
 
 
 @subcommand(
@@ -203,6 +204,19 @@ def show(job_id: str, queue: str | None) -> int:
     """Show one job: arguments, state, result, errors."""
     keys, look = find_job(settings().client(), job_id, queue)
     print_fields(details(keys.name, job_id, look))
+    return OK
+
+
+@subcommand(command, "logs", epilog="\b\nExamples:\n  headrace job logs ID\n  headrace job logs ID --follow")
+@click.argument("job_id")
+@_queue
+@click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Of this attempt only.")
+@click.option("--follow", "-f", is_flag=True, help="Go on, with what it says until it has ended.")
+def logs(job_id: str, queue: str | None, attempt: int | None, follow: bool) -> int:
+    """Print what a job said: time, attempt, line."""
+    client = settings().client()
+    keys, _ = find_job(client, job_id, queue)
+    print_log(client, keys, job_id, attempt, is_followed=follow)
     return OK
 
 

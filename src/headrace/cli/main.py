@@ -29,7 +29,7 @@ COMMANDS = {
     "enqueue": ("enqueue", "Enqueue one job."),
     "status": ("status", "One screen: server, queues, workers, what needs attention."),
     "queue": ("queue", "List, show, pause, resume, bound and purge queues."),
-    "job": ("job", "List, show, retry, cancel, delete and wait for jobs."),
+    "job": ("job", "List, show, retry, cancel, delete and wait for jobs; their logs."),
     "why": ("why", "Tell why a job is not running."),
     "flow": ("flow", "List, show, retry, cancel and signal flows."),
     "limit": ("limit", "List, set, reset and hold limits."),

@@ -16,6 +16,7 @@ from headrace.core.ties import Group, Limit, Ties, Unique, read_group, read_limi
 from headrace.errors import UsageError
 
 TIMEOUT_DEFAULT_MS = 3_600_000
+STREAM_MAX_DEFAULT, STREAM_MAX_MOST = 10_000, 1_000_000
 _PARENTS_MAX = 1_000
 _TAGS_MAX, _TAG_CHARS_MAX, _DESCRIPTION_CHARS_MAX = 20, 100, 1_000
 
@@ -30,7 +31,8 @@ class TaskOptions(TypedDict, total=False):
     that has not started that long after it was enqueued is dropped. `priority`: -100 to 100, higher first.
     `durability`: where a job must be before `enqueue` returns: "memory", "replicated" or "fsync". `unique`: which jobs count
     as the same (True, an argument's name, several, a key with `{argument}`, or a Unique). `limits`: a Limit, or several.
-    `group`: jobs of different groups take turns: a name, which may hold `{argument}`, or a Group.
+    `group`: jobs of different groups take turns: a name, which may hold `{argument}`, or a Group. `stream_max`: how many of the
+    items that a generator yields are kept.
     """
 
     queue: str
@@ -46,6 +48,7 @@ class TaskOptions(TypedDict, total=False):
     group: str | Group | None
     description: str
     tags: Sequence[str]
+    stream_max: int
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -325,7 +328,13 @@ def _group(value: Any) -> dict[str, Any]:
     return {"group": read_group(value)}
 
 
-_TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
+def _stream_max(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= STREAM_MAX_MOST:
+        raise _wrong("stream_max", f"a number of items from 1 to {STREAM_MAX_MOST}", value)
+    return {"stream_max": value}
+
+
+_JOB_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "queue": _queue,
     "retry": _retry,
     "timeout": _timeout,
@@ -339,8 +348,9 @@ _TASK_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "description": _description,
     "tags": _tags,
 }
+_TASK_CHECKS = {**_JOB_CHECKS, "stream_max": _stream_max}
 _ENQUEUE_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    **_TASK_CHECKS,
+    **_JOB_CHECKS,
     "expires": _expires,
     "deadline": _deadline,
     "delay": _delay,

@@ -77,6 +77,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     group: int = 0
     parked: bool = False
     waiting: bool = False
+    kept: bool = False
 
     def places(self) -> dict[str, int]:
         """How often it stands in each place, where it does."""
@@ -106,6 +107,8 @@ def faults(seat: Seat) -> list[tuple[str, str]]:
     if seat.state == MISSING:
         if places:
             found.append(("record", f"stands in {where}, but has no record"))
+        if seat.kept:
+            found.append(("beside", "has a stream or a log, but no record"))
     elif seat.state == Stored.LIVE:
         found += _faults_of_live(seat, places, where)
     else:
@@ -134,7 +137,7 @@ def _faults_of_live(seat: Seat, places: dict[str, int], where: str) -> Iterator[
     elif (seat.ready and seat.priority) or (seat.rank is not None and seat.rank // LEVEL != 100 - seat.priority):
         yield "order", f"has priority {seat.priority}, but does not stand where that belongs"
     words = seat.tokens.split()
-    for name, token in (("cancels", b"c"), ("progress", b"p")):
+    for name, token in (("cancels", b"c"), ("progress", b"p"), ("kept", b"k")):
         if getattr(seat, name) and token not in words:
             yield "beside", f"is in {name!r}, but its end would leave that behind"
 
@@ -192,12 +195,13 @@ class Places(msgspec.Struct):
     parked: set[str]
     groups: Counter[str]
     waiting: set[str]
+    kept: set[str]
 
     def ids(self) -> set[str]:
         return set().union(
             self.marks, self.ready, self.suspects, self.priority, self.delayed, self.done, self.dead,
             *self.held.values(), self.crashes, self.cancels, self.watched, self.progress, self.lingering,
-            self.ties, self.parked, self.groups, self.waiting,
+            self.ties, self.parked, self.groups, self.waiting, self.kept,
         )  # fmt: skip
 
     def seat(self, job_id: str) -> Seat:
@@ -222,6 +226,7 @@ class Places(msgspec.Struct):
             group=self.groups[job_id],
             parked=job_id in self.parked,
             waiting=job_id in self.waiting,
+            kept=job_id in self.kept,
         )
 
 
@@ -245,6 +250,7 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     violations += yield from _check_sessions(queue, counts)
     violations += yield from _check_unique(queue, places)
     violations += yield from _check_slots(queue)
+    violations += yield from _check_kept(queue)
     violations += yield from _check_meta(queue, is_held=any(places.held.values()))
     violations += yield from _check_schedules(queue)
     if not any(found.rule in ("place", "record") for found in violations):
@@ -301,7 +307,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         return None
     (
         ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering,
-        unique, ties, grouped, parked, lanes, waiting,
+        unique, ties, grouped, parked, lanes, waiting, kept,
     ) = reply  # fmt: skip
     return Places(
         marks=dict(zip(_texts(ids), marks, strict=True)),
@@ -323,6 +329,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         parked=set(_texts(parked)),
         groups=Counter(job_id for _, jobs in text_pairs(lanes) for job_id in _texts(jobs)),
         waiting=set(_texts(waiting)),
+        kept=set(_texts(kept)),
     )
 
 
@@ -341,6 +348,7 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
     tied = yield from _scan_pairs("HSCAN", queue.ties)
     parked = yield from _scan_pairs("ZSCAN", _key(queue, "parked"))
     waiting = yield from _scan_pairs("HSCAN", _key(queue, "waiting"))
+    kept = yield from _scan_pairs("HSCAN", _key(queue, "kept"))
     groups: Counter[str] = Counter()
     for group in (yield from _scan_pairs("ZSCAN", _key(queue, "groups"))):
         if group:
@@ -369,6 +377,7 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         parked=set(parked),
         groups=groups,
         waiting=set(waiting),
+        kept=set(kept),
     )
 
 
@@ -439,7 +448,7 @@ def _look(queue: QueueKeys, ids: list[str]) -> Steps[dict[str, tuple[Seat, bytes
 def _read_seat(row: list[Any]) -> Seat:
     (
         mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering, ties,
-        group, parked, waiting,
+        group, parked, waiting, kept,
     ) = row  # fmt: skip
     state, priority = _read_mark(mark)
     return Seat(
@@ -462,6 +471,7 @@ def _read_seat(row: list[Any]) -> Seat:
         group=group,
         parked=bool(parked),
         waiting=bool(waiting),
+        kept=bool(kept),
     )
 
 
@@ -532,6 +542,29 @@ def _idle_slots(queue: QueueKeys) -> Steps[dict[str, list[str]]]:
                 still.append(job_id)
         if still:
             found[key[len(prefix) :].decode()] = still
+    return found
+
+
+def _check_kept(queue: QueueKeys) -> Steps[list[Violation]]:
+    """A stream, or a log, is noted in `kept`, or goes by itself soon."""
+    text = "left a stream or a log that is not noted: nothing would delete it"
+    return [
+        Violation(queue.name, "beside", f"job {job_id} {text}", job_id) for job_id, _ in (yield from _unnoted(queue))
+    ]
+
+
+def _unnoted(queue: QueueKeys) -> Steps[list[tuple[str, bytes]]]:
+    """Each such key, and whose it is."""
+    found: list[tuple[str, bytes]] = []
+    noted = _key(queue, "kept")
+    for name in ("stream:", "lines:"):
+        prefix = _key(queue, name)
+        for key in (yield from _keys_like(queue, prefix)):
+            job_id = key[len(prefix) :].decode()
+            if (yield command("HEXISTS", noted, job_id, key=noted, decode=bool)):
+                continue
+            if (yield command("PTTL", key, key=key, decode=int)) == -1:
+                found.append((job_id, key))
     return found
 
 
@@ -640,6 +673,8 @@ def _mend_queue(queue: QueueKeys) -> Steps[None]:
         named: list[str] = orphans if first == 0 else []
         pairs: list[Arg] = [word for pair in some for word in pair]
         yield _call("admin_mend_queue", queue, (len(named), *named, *pairs))
+    for _, key in (yield from _unnoted(queue)):
+        yield command("PEXPIRE", key, DAY_MS, key=key, decode=int)
     for name, job_ids in (yield from _idle_slots(queue)).items():
         key = _key(queue, f"slots:{name}")
         yield command("SREM", key, *job_ids, key=key, decode=int)

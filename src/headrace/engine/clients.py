@@ -389,6 +389,10 @@ class SyncClient(_Settings):
         finally:
             link.close()
 
+    def line(self, timeout_s: float) -> Line:
+        """A connection for blocking commands of up to `timeout_s` each, one after another."""
+        return Line(self, _Link(self.target, self._slots, reply_timeout_s=timeout_s + self.config.command_timeout_s))
+
     def check_server(self) -> ServerInfo:
         """Ask the server what it is.
 
@@ -408,6 +412,25 @@ class SyncClient(_Settings):
             if link.pid == os.getpid():
                 link.close()
         self._local = threading.local()
+
+
+class Line:
+    """A connection of its own for blocking commands. Not thread-safe."""
+
+    def __init__(self, client: SyncClient, link: _Link) -> None:
+        self._client = client
+        self._link = link
+
+    def run(self, call: Call[T]) -> T:
+        """Send one; raises ServerUnreachable also when the server answers nothing in time."""
+        try:
+            return self._link.send(call)
+        except (*_SENT_ERRORS, HeadraceError) as error:
+            problem = self._client._translated(error)
+            raise problem from (None if problem is error else error)
+
+    def close(self) -> None:
+        self._link.close()
 
 
 class _AsyncLink:
@@ -595,6 +618,24 @@ async def _areply_or_error(connection: Any) -> Any:
         return error
 
 
+class AsyncLine:
+    """The asyncio twin of `Line`."""
+
+    def __init__(self, client: AsyncClient, link: _AsyncLink) -> None:
+        self._client = client
+        self._link = link
+
+    async def run(self, call: Call[T]) -> T:
+        try:
+            return await self._link.send(call)
+        except (*_SENT_ERRORS, HeadraceError) as error:
+            problem = self._client._translated(error)
+            raise problem from (None if problem is error else error)
+
+    async def aclose(self) -> None:
+        await self._link.close()
+
+
 class AsyncClient(_Settings):
     """The asyncio twin of `SyncClient`; belongs to the event loop that first uses it, and follows to another.
 
@@ -667,6 +708,11 @@ class AsyncClient(_Settings):
             raise problem from (None if problem is error else error)
         finally:
             await link.close()
+
+    def line(self, timeout_s: float) -> AsyncLine:
+        """As `SyncClient.line`."""
+        timeout_s += self.config.command_timeout_s
+        return AsyncLine(self, _AsyncLink(self.target, self._slots, reply_timeout_s=timeout_s))
 
     async def check_server(self) -> ServerInfo:
         """As `SyncClient.check_server`."""

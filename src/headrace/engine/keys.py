@@ -61,8 +61,11 @@ class QueueKeys:
     def waiter(self, waiter: str) -> bytes:
         return f"{self.base}waiter:{waiter}".encode()
 
-    def log(self, job_id: str) -> bytes:
-        return f"{self.base}log:{job_id}".encode()
+    def stream(self, job_id: str) -> bytes:
+        return f"{self.base}stream:{job_id}".encode()
+
+    def lines(self, job_id: str) -> bytes:
+        return f"{self.base}lines:{job_id}".encode()
 
     def saved(self, job_id: str) -> bytes:
         return f"{self.base}saved:{job_id}".encode()

@@ -717,16 +717,5 @@ def saved_state(queue: QueueKeys, job_id: str) -> Call[bytes | None]:
     return command("HGET", key, "state", key=key, decode=_same)
 
 
-def append_log(queue: QueueKeys, job_id: str, line: bytes) -> Call[None]:
-    """Add a line to a job's log."""
-    return Call(script("log"), [queue.log(job_id)], [LAYOUT_ARG, line], _nothing)
-
-
-def read_log(queue: QueueKeys, job_id: str) -> Call[list[bytes]]:
-    """The last 1,000 lines a job logged."""
-    key = queue.log(job_id)
-    return command("LRANGE", key, 0, -1, key=key, decode=list)
-
-
 def is_cancel_asked(queue: QueueKeys, job_id: str) -> Call[bool]:
     return command("SISMEMBER", queue.cancels, job_id, key=queue.cancels, decode=bool)

@@ -39,6 +39,7 @@ from headrace.worker.fork import Forker, JobProcessDied
 from headrace.worker.gate import Gate
 from headrace.worker.interrupts import MainThreadWindow, ThreadWindow
 from headrace.worker.joblog import JobLog, set_up_logging
+from headrace.worker.outlets import Sender
 from headrace.worker.reports import Place, Reports
 from headrace.worker.runs import AnyRun, BatchRun
 from headrace.worker.settle import Session
@@ -81,6 +82,7 @@ class Child:
             max_payload_bytes=app.server_config.max_payload_bytes,
         )
         self.client = SyncClient(self.server, retry=False)
+        self.sender = Sender(self.server)
         self.queues: list[QueueKeys] = [queue_keys(name, self.server.prefix) for name in config.queues]
         self.on_wake: list[Callable[[], None]] = []
         self.on_interrupt: list[Callable[[], None]] = []
@@ -106,6 +108,7 @@ class Child:
             aio.work(self)
         else:
             self._work()
+        self.sender.close()
         code = 0
         try:
             self._run_hooks(self.app.stop_hooks)
@@ -268,7 +271,7 @@ class Child:
     ) -> Executor:
         if crash.IS_ON:
             call_plain, call_async = _crashing(call_plain), _crashing(call_async)
-        reports = Reports(self.client, self.find_running, send)
+        reports = Reports(self.client, self.sender, self.find_running, send)
         return Executor(self.app, reports, JobLog(), call_plain, call_async)
 
     def find_running(self, job_id: str) -> Place | None:
@@ -279,8 +282,9 @@ class Child:
                 if running_id == job_id:
                     is_asked = slot.interrupt == slot.serial and slot.interrupt_reason == Interrupt.CANCEL
                     consumer = 0 if self.config.pool == "asyncio" else number  # there one session is for all seats
-                    session = self._session_name(consumer, slots[consumer].epoch)
-                    return Place(queue_keys(queue, self.server.prefix), session, is_asked)
+                    epoch = slots[consumer].epoch
+                    names = self._session_name(consumer, epoch), self._session_name(consumer, epoch + 1)
+                    return Place(queue_keys(queue, self.server.prefix), names[0], is_asked, names[1])
         return None
 
     def _session_name(self, consumer: int, epoch: int) -> str:

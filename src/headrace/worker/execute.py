@@ -6,16 +6,18 @@ becomes of it. A common success takes a short way: the record it came with is en
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
 from headrace.app import Headrace
-from headrace.context import Reporter, set_current
+from headrace.context import set_current
 from headrace.core.names import type_name, type_names
 from headrace.core.outcome import (
     BadPayload,
@@ -35,7 +37,9 @@ from headrace.middleware import arun_inside, run_inside
 from headrace.task import Task
 from headrace.wire import decode_call, encode_result, put_inputs
 from headrace.worker.joblog import JobLog
+from headrace.worker.reports import Reports
 from headrace.worker.runs import AnyRun, BatchRun, Member, Parts, Run
+from headrace.worker.streaming import StreamRun
 
 logger = logging.getLogger("headrace.worker")
 
@@ -93,7 +97,7 @@ class Executor:
     def __init__(
         self,
         app: Headrace,
-        reporter: Reporter,
+        reporter: Reports,
         joblog: JobLog,
         call_plain: Callable[[AnyRun], Any],
         call_async: Callable[[AnyRun], Any],
@@ -140,6 +144,9 @@ class Executor:
             return self._park(claim, record, f"{record.task} with these arguments ({error})")
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             return self._unreadable(claim, error)
+        if task.is_generator:
+            items = self._reporter.items(claim.id, claim.fence, task.stream_max)
+            return StreamRun(claim, record, task, args, kwargs, self._reporter, items)
         kind = Run if task.batch is None else Member
         return kind(claim, record, task, args, kwargs, self._reporter)
 
@@ -162,7 +169,7 @@ class Executor:
         if task is None:
             return None
         signature = task.signature
-        takes_plain = not signature.converts and task.batch is None
+        takes_plain = not signature.converts and task.batch is None and not task.is_generator
         most = int(min(signature.max_args, 1 << 30)) if takes_plain else -1
         self.has_batches = self.has_batches or task.batch is not None
         self._tasks[name] = known = (task, signature.min_args, most)
@@ -201,7 +208,11 @@ class Executor:
             else:
                 value = self._call_plain(run)
         except BaseException as error:
+            if run.lines is not None:
+                run.lines.flush().result()
             return self.settle(run, self._raised(run, error))
+        if run.lines is not None:
+            run.lines.flush().result()
         return self.succeed(run, value)
 
     def call_batch(self, batch: BatchRun) -> list[Settlement]:
@@ -216,6 +227,8 @@ class Executor:
                 parts.raised(part, error)
             else:
                 parts.answered(part, answer)
+        for said in _said(batch):
+            said.result()
         return self._end_batch(parts)
 
     async def acall_batch(self, batch: BatchRun) -> list[Settlement]:
@@ -230,6 +243,8 @@ class Executor:
                 parts.raised(part, error)
             else:
                 parts.answered(part, answer)
+        for said in _said(batch):
+            await asyncio.wrap_future(said)
         return self._end_batch(parts)
 
     def _begin_batch(self, batch: BatchRun) -> None:
@@ -263,7 +278,11 @@ class Executor:
             else:
                 value = await call(run)
         except BaseException as error:
+            if run.lines is not None:
+                await asyncio.wrap_future(run.lines.flush())
             return self.settle(run, self._raised(run, error))
+        if run.lines is not None:
+            await asyncio.wrap_future(run.lines.flush())
         return self.succeed(run, value)
 
     async def _acall_inside(self, run: AnyRun) -> Any:
@@ -355,3 +374,8 @@ class Executor:
             self._app.events.emit(
                 Event(EventName.JOB_STARTED, now_ms, run.id, run.queue, run.task, run.attempt, wait_ms=waited)
             )
+
+
+def _said(batch: BatchRun) -> list[Future[None]]:
+    """To be waited for: what the jobs of a batch have said."""
+    return [member.lines.flush() for member in batch.members if member.lines is not None]

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from headrace.context import JobContext
 from headrace.engine import ops
 from headrace.engine.call import Call
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys
 from headrace.errors import HeadraceError
 from headrace.wire import encode_state
+from headrace.worker.outlets import Home, Items, Lines, Sender
+from headrace.worker.runs import Run
 
 logger = logging.getLogger("headrace.worker")
 PROGRESS_EVERY_S = 0.2
@@ -23,17 +26,20 @@ MOST_REMEMBERED = 256
 
 
 class Place(NamedTuple):
-    """Where a running job is: its queue, the session that holds it, and whether it was asked to stop."""
+    """Where a running job is: its queue, the session that holds it, whether it was asked to stop; and the session that may
+    have adopted it a moment ago."""
 
     queue: QueueKeys
     session: str
     is_asked: bool
+    next_session: str = ""
 
 
 class Reports:
     """A `Reporter` over a client; a server that is away costs the job's words, not the job.
 
     Args:
+        sender: for what goes out in batches.
         find: job id -> where it runs; None: it does not run here.
         send: how to make a call: at once (None), or by a thread of its own where the caller must not wait.
     """
@@ -41,10 +47,12 @@ class Reports:
     def __init__(
         self,
         client: SyncClient,
+        sender: Sender,
         find: Callable[[str], Place | None],
         send: Callable[[Callable[[], Any]], Future[Any]] | None = None,
     ) -> None:
         self._client = client
+        self._sender = sender
         self._find = find
         self._send = send or _at_once
         self._progress = LatestOnly(self._send_progress)
@@ -53,10 +61,24 @@ class Reports:
         """At most 5 a second of one job are sent; the last one always is."""
         self._progress.put(job_id, data)
 
-    def log(self, job_id: str, line: str) -> None:
-        found = self._find(job_id)
-        if found is not None:
-            self._run(ops.append_log(found.queue, job_id, line.encode("utf8", "replace")))
+    def log(self, job: JobContext, line: str) -> None:
+        """Sent a few times a second, and with the end of the run."""
+        assert isinstance(job, Run)
+        if job.lines is None:
+            job.lines = Lines(self._sender, self._home_of(job.id), job.id, job.fence, job.attempt)
+        job.lines.put(line.encode("utf8", "replace"))
+
+    def items(self, job_id: str, fence: int, most: int) -> Items:
+        """For what a generator yields."""
+        max_bytes = self._client.config.max_payload_bytes
+        return Items(self._sender, self._home_of(job_id), job_id, fence, most=most, max_bytes=max_bytes)
+
+    def _home_of(self, job_id: str) -> Callable[[], Home | None]:
+        def find() -> Home | None:
+            found = self._find(job_id)
+            return None if found is None else Home(found.queue, (found.session, found.next_session))
+
+        return find
 
     def save(self, job_id: str, state: Any) -> Future[bool | None]:
         """True: it is stored; False: the run was taken over meanwhile; None: the server did not take it.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeAlias
 
 from headrace.context import BatchContext, JobContext, Reporter
 from headrace.core.record import Record
@@ -17,6 +18,14 @@ from headrace.wire import decode_plain
 SPLITS_MAX = 20
 
 
+class Said(Protocol):
+    """What a run has said, on its way to the server."""
+
+    def put(self, line: bytes) -> None: ...
+
+    def flush(self) -> Future[None]: ...
+
+
 class Run(JobContext):
     """One attempt that is ready to be called, and the JobContext its code sees. `timeout_ms` 0: no limit."""
 
@@ -26,6 +35,7 @@ class Run(JobContext):
         "fn",
         "is_async",
         "kwargs",
+        "lines",
         "record",
         "started_ns",
         "task_value",
@@ -57,6 +67,7 @@ class Run(JobContext):
         self.kwargs = kwargs
         self.is_async = task.is_async
         self.started_ns = 0
+        self.lines: Said | None = None
         options = record.options
         if options is None:
             self.timeout_ms, self.ttl_ms = task.timeout_ms, task.result_ttl_ms

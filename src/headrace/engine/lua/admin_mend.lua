@@ -9,6 +9,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: kept
 -- include: seat
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -50,6 +51,7 @@ local function beside(id, seat, home, record)
   if home == 'done' or home == 'dead' or home == 'none' then
     tell(q, id, seat[11] .. ' c p', record or '')
     redis.call('HDEL', q.crashes, id)
+    if home == 'none' then forget_kept(q, {id}) end
     return
   end
   if home == 'suspects' then redis.call('HSETNX', q.crashes, id, 0) end
@@ -57,6 +59,7 @@ local function beside(id, seat, home, record)
   local tokens = seat[11]
   if seat[10] == 1 and not string.find(tokens, '%f[%w]c%f[%W]') then tokens = tokens .. ' c' end
   if seat[12] == 1 and not string.find(tokens, '%f[%w]p%f[%W]') then tokens = tokens .. ' p' end
+  if seat[18] == 1 and not string.find(tokens, '%f[%w]k%f[%W]') then tokens = tokens .. ' k' end
   if tokens ~= seat[11] then redis.call('HSET', q.watched, id, tokens) end
 end
 

@@ -3,7 +3,7 @@
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta unique stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] most entries of each key  [3] most bytes of records
 -- returns false when it is larger, else {ids, marks, ready, suspects, priority with scores, delayed, done, dead,
---   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}, those that wait for others}
+--   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}, those that wait for others, those that left something to read}
 -- include: record
 -- include: ties
 -- include: ending
@@ -11,7 +11,7 @@
 local q = queue_at(1)
 local most, room = tonumber(ARGV[2]), tonumber(ARGV[3])
 local sizes = {
-  HLEN = {q.jobs, q.crashes, q.watched, q.progress, q.unique, q.ties}, LLEN = {q.ready, q.suspects}, SCARD = {q.cancels, q.lingering},
+  HLEN = {q.jobs, q.crashes, q.watched, q.progress, q.unique, q.ties, key_of(q, 'kept')}, LLEN = {q.ready, q.suspects}, SCARD = {q.cancels, q.lingering},
   ZCARD = {q.priority, q.delayed, q.sessions, q.done, q.dead, key_of(q, 'groups')},
 }
 for command, keys in pairs(sizes) do
@@ -43,4 +43,5 @@ return {
   redis.call('HKEYS', q.crashes), redis.call('SMEMBERS', q.cancels), redis.call('HGETALL', q.watched),
   redis.call('HKEYS', q.progress), redis.call('SMEMBERS', q.lingering), redis.call('HGETALL', q.unique),
   tied, grouped, all(key_of(q, 'parked')), lanes, redis.call('HKEYS', key_of(q, 'waiting')),
+  redis.call('HKEYS', key_of(q, 'kept')),
 }

@@ -7,6 +7,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: kept
 -- include: edges
 local q = queue_at(1)
 local id = ARGV[2]
@@ -35,9 +36,11 @@ end
 for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZREM', key, id) end
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end
 redis.call('SREM', q.cancels, id)
+forget_kept(q, {id})
 redis.call('DEL', key_of(q, 'saved:' .. id))
 local tokens = redis.call('HGET', q.watched, id)
 redis.call('HDEL', q.watched, id)
+close_kept(q, id, tokens or '', '')
 for waiter in string.gmatch(tokens or '', 'w:(%S+)') do
   local key = string.sub(q.jobs, 1, -5) .. 'waiter:' .. waiter
   redis.call('RPUSH', key, '')

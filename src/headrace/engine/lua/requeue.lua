@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- requeue: an ended job waits again, with the record given.
--- keys: jobs ready priority delayed done dead meta wake stats crashes lingering ties unique
+-- keys: jobs ready priority delayed done dead meta wake stats crashes lingering ties unique watched
 -- ARGV[1] layout  [2] job id  [3] the ended record as it was read  [4] the new record  [5] its ties, '' for none
 -- returns 1, 0 when the job has changed since, or the id of the job that has its unique key now
 -- include: record
 -- include: ties
 -- include: place
+-- include: kept
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -23,6 +24,7 @@ redis.call('ZREM', q.done, id)
 redis.call('ZREM', q.dead, id)
 redis.call('HDEL', q.crashes, id)
 redis.call('HSET', q.jobs, id, ARGV[4])
+if redis.call('HEXISTS', key_of(q, 'kept'), id) == 1 then add_token(q, id, 'k') end
 if ties then redis.call('HSET', q.ties, id, ARGV[5]) end
 if redis.call('PERSIST', key_of(q, 'saved:' .. id)) == 1 then
   local with_saved = ties or {}

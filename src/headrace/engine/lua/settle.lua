@@ -28,7 +28,7 @@ local function rare()
   -- include: ties
   -- include: place
   -- include: ending
-  local it = {LEVEL = LEVEL, promote = promote, tell = tell, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
+  local it = {LEVEL = LEVEL, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
@@ -141,6 +141,7 @@ local function tell_all(q, ours, ids, is_dropped)
       local old = is_dropped and redis.call('HGET', q.jobs, ids[i])
       if old and string.byte(record, 1) ~= 0x9f then record = rare().with_result(old, record) end
       rare().tell(q, ids[i], tokens[i], record)
+      if is_dropped and string.find(tokens[i], '%f[%w]k%f[%W]') then rare().drop_kept(q, ids[i]) end
     end
   end
   local ties = rare().all_ties(q, ids)

@@ -8,6 +8,7 @@
 -- include: ties
 -- include: place
 -- include: ending
+-- include: kept
 -- include: edges
 -- include: release
 local q = queue_at(1)
@@ -67,6 +68,7 @@ local function trim(place, most)
     end
   end
   if #gone > 0 then redis.call('HDEL', q.jobs, unpack(gone)) end
+  forget_kept(q, gone)
   return #ids
 end
 
