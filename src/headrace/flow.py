@@ -323,6 +323,13 @@ class Flows:
         job_id, keys = _last_of(flow_id, graph, self._app.prefix)
         return FlowRun(self._app, flow_id, home.name, self._app.job(job_id, keys.name))
 
+    async def aget(self, flow_id: str, *, queue: str | None = None) -> FlowRun[Any]:
+        """As `get`."""
+        home = self._keys(queue)
+        graph = await self._app.aclient.run(_graph(home, flow_id))
+        job_id, keys = _last_of(flow_id, graph, self._app.prefix)
+        return FlowRun(self._app, flow_id, home.name, await self._app.ajob(job_id, keys.name))
+
     def list(self, *, queue: str | None = None, limit: int = 100) -> list[FlowState]:
         """The newest flows of a queue."""
         return self._app.client.run(newest(self._keys(queue), limit))
