@@ -43,6 +43,7 @@ from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, que
 from headrace.engine.schedules import Declared
 from headrace.errors import (
     ArgumentsMismatch,
+    DuplicateJob,
     HeadraceError,
     JobExists,
     JobNotFound,
@@ -51,7 +52,7 @@ from headrace.errors import (
     UsageError,
 )
 from headrace.events import Event, EventName, Events, Handler
-from headrace.flow import FlowRun, Flows, compile_flow
+from headrace.flow import FlowRun, Flows, compile_flow, existing_flow
 from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
@@ -663,9 +664,18 @@ class Headrace:
         """Store all jobs of a flow: those that wait first, so that nothing can end before what follows is there."""
         plan = compile_flow(self, flow, _chunks)
         home = queue_keys(plan.home, self._prefix)
-        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.waiting, *plan.roots)):
+        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
             self._announce(queue)
         self.client.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
+        for queue, durability, part in plan.unique:
+            try:
+                same = self.client.enqueue(queue, part, durability)
+            except DuplicateJob:
+                self.client.run(flows.drop_flow(home, plan.id))
+                raise
+            if same:
+                self.client.run(flows.drop_flow(home, plan.id))
+                return existing_flow(self, plan.home, take_existing(plan.last, same))
         for queue, durability, part in (*plan.waiting, *plan.roots):
             self.client.enqueue(queue, part, durability)
         self.client.run(flows.put_flow(home, plan.id, b"", is_whole=True))
@@ -675,9 +685,18 @@ class Headrace:
         """As `send_flow`."""
         plan = compile_flow(self, flow, _chunks)
         home = queue_keys(plan.home, self._prefix)
-        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.waiting, *plan.roots)):
+        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
             await self._aannounce(queue)
         await self.aclient.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
+        for queue, durability, part in plan.unique:
+            try:
+                same = await self.aclient.enqueue(queue, part, durability)
+            except DuplicateJob:
+                await self.aclient.run(flows.drop_flow(home, plan.id))
+                raise
+            if plan.last.id in same:
+                await self.aclient.run(flows.drop_flow(home, plan.id))
+                return existing_flow(self, plan.home, take_existing(plan.last, same))
         for queue, durability, part in (*plan.waiting, *plan.roots):
             await self.aclient.enqueue(queue, part, durability)
         await self.aclient.run(flows.put_flow(home, plan.id, b"", is_whole=True))

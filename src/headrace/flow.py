@@ -22,7 +22,7 @@ from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, SyncClient
 from headrace.engine.flows import Graph, GraphNode
 from headrace.engine.keys import QueueKeys, check_queue_name, queue_keys
-from headrace.errors import JobNotFound, UsageError
+from headrace.errors import DuplicateJob, JobNotFound, UsageError
 from headrace.job import Job, JobCall
 
 R_co = TypeVar("R_co", covariant=True)
@@ -55,11 +55,15 @@ class App(Protocol):
 
 
 class Plan(msgspec.Struct):
-    """A flow, ready to be stored: `waiting` first, then `roots`, which can run at once."""
+    """A flow, ready to be stored: `waiting` first, then `roots`, which can run at once.
+
+    `unique`: the last job, when it has a unique key. It is stored before all others: when the key is taken, no other is.
+    """
 
     id: str
     home: str
     graph: bytes
+    unique: JobParts
     waiting: JobParts
     roots: JobParts
     last: Job[Any]
@@ -71,6 +75,7 @@ def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iter
     Raises:
         UsageError: it has no step; a job has an option that a flow cannot keep; a group spans queues.
     """
+    # A flow is unique by its last step: that one ends last, whatever becomes of the others, and frees the key.
     if not flow.nodes:
         raise UsageError("the flow has no step: add one")
     flow_id = new_job_id()
@@ -78,13 +83,16 @@ def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iter
     edges = _edges(flow.nodes, flow_id, bases)
     waiting: dict[tuple[str, Durability], list[ops.NewJob]] = {}
     roots: dict[tuple[str, Durability], list[ops.NewJob]] = {}
+    unique: dict[tuple[str, Durability], list[ops.NewJob]] = {}
     last: Job[Any] | None = None
     for node in flow.nodes:
         awaited = sum(max(parent.size, 1) if parent.is_group else 1 for parent, _ in node.after) + bool(node.signal)
         for index, call in enumerate(node.calls):
             job_id = f"{flow_id}.{node.number}.{index}" if node.is_group else f"{flow_id}.{node.number}"
+            _check_unique(call, may_be=node is flow.nodes[-1] and not node.is_group)
             new, last = _new_job(app, call, job_id, node, awaited, bases[node], edges(node, index))
-            (waiting if awaited else roots).setdefault((call.plan.queue, call.plan.durability), []).append(new)
+            to = unique if call.plan.unique is not None else waiting if awaited else roots
+            to.setdefault((call.plan.queue, call.plan.durability), []).append(new)
     assert last is not None
     nodes = [
         GraphNode(
@@ -94,8 +102,21 @@ def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iter
         for node in flow.nodes
     ]  # fmt: skip
     graph = flows.encode_graph(Graph(flow.name, time.time_ns() // 1_000_000, nodes))
-    parts = [[(*key, part) for key, news in jobs.items() for part in chunks(news)] for jobs in (waiting, roots)]
-    return Plan(flow_id, _queue_of(flow.nodes[0]), graph, parts[0], parts[1], last)
+    parts = [[(*key, part) for key, news in jobs.items() for part in chunks(news)] for jobs in (unique, waiting, roots)]
+    return Plan(flow_id, _queue_of(flow.nodes[0]), graph, parts[0], parts[1], parts[2], last)
+
+
+def _check_unique(call: JobCall[Any], *, may_be: bool) -> None:
+    """Only the last step's key says something of the whole flow; and only one that is kept until that step ends."""
+    unique = call.plan.unique
+    if unique is None:
+        return
+    if not may_be:
+        raise UsageError(f"{call.task}: only the last step of a flow may have unique, and it stands for the whole flow")
+    if unique.is_freed_at_start or unique.kept_ms is not None or unique.on_conflict not in ("existing", "raise"):
+        raise UsageError(f"{call.task}: a flow is unique until its end, with on_conflict 'existing' or 'raise'")
+    if unique.by is True and call.template is not None:
+        raise UsageError(f"{call.task}: results of other steps are among its arguments: name those that make it unique")
 
 
 def _queue_of(node: Node[Any]) -> str:
@@ -158,8 +179,8 @@ def _new_job(
     edges: list[dict[str, Any]],
 ) -> tuple[ops.NewJob, Job[Any]]:
     plan = call.plan
-    if plan.job_id is not None or plan.unique is not None or plan.depends_on:
-        raise UsageError(f"{call.task}: a job of a flow has no job_id, unique or depends_on of its own")
+    if plan.job_id is not None or plan.depends_on:
+        raise UsageError(f"{call.task}: a job of a flow has no job_id or depends_on of its own")
     if awaited and (plan.at_ms or plan.at_front):
         raise UsageError(
             f"{call.task}: at and at_front are not for a job that waits for others; delay counts from when it may run"
@@ -222,15 +243,19 @@ class FlowState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowRun(Generic[R_co]):
-    """A flow that was enqueued. Its result is that of its last step."""
+    """A flow that was enqueued. Its result is that of its last step.
 
-    __slots__ = ("_app", "home", "id", "job")
+    `job` is that step. `is_new` is False when an enqueue gave the flow that has the same unique key already.
+    """
+
+    __slots__ = ("_app", "home", "id", "is_new", "job")
 
     def __init__(self, app: App, flow_id: str, home: str, job: Job[R_co]) -> None:
         self._app = app
         self.id = flow_id
         self.home = home
         self.job = job
+        self.is_new = True
 
     def __repr__(self) -> str:
         return f"<FlowRun {self.id}>"
@@ -268,6 +293,20 @@ class FlowRun(Generic[R_co]):
         return await self._app.aclient.run(retry(queue_keys(self.home, self._app.prefix), self.id))
 
 
+def existing_flow(app: App, home: str, job: Job[Any]) -> FlowRun[Any]:
+    """The flow that has the unique key of another: `job` is its last.
+
+    Raises:
+        DuplicateJob: a job that is of no flow has the key.
+    """
+    flow_id, point, _ = job.id.partition(".")
+    if not point:
+        raise DuplicateJob(f"the unique key of this flow is that of job {job.id}, which is of no flow", job.id)
+    run = FlowRun(app, flow_id, home, job)
+    run.is_new = False
+    return run
+
+
 class Flows:
     """Find flows, and send them signals: `app.flows`. A flow's home is the queue of its first step."""
 
@@ -283,6 +322,13 @@ class Flows:
         graph = self._app.client.run(_graph(home, flow_id))
         job_id, keys = _last_of(flow_id, graph, self._app.prefix)
         return FlowRun(self._app, flow_id, home.name, self._app.job(job_id, keys.name))
+
+    async def aget(self, flow_id: str, *, queue: str | None = None) -> FlowRun[Any]:
+        """As `get`."""
+        home = self._keys(queue)
+        graph = await self._app.aclient.run(_graph(home, flow_id))
+        job_id, keys = _last_of(flow_id, graph, self._app.prefix)
+        return FlowRun(self._app, flow_id, home.name, await self._app.ajob(job_id, keys.name))
 
     def list(self, *, queue: str | None = None, limit: int = 100) -> list[FlowState]:
         """The newest flows of a queue."""

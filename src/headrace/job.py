@@ -225,6 +225,11 @@ class Job(Generic[R_co]):
         return None if self._look is None else Progress.decode(self._look.progress)
 
     @property
+    def awaited(self) -> int:
+        """How many other jobs it waited for when it was last looked at: what a group still has to do, for what follows it."""
+        return 0 if self._look is None else self._look.missing
+
+    @property
     def created_at(self) -> datetime:
         return datetime.fromtimestamp(self._record.created_at_ms / 1000, UTC)
 

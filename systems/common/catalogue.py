@@ -40,6 +40,11 @@ SYSTEMS = (
         "Takes page views and writes them in bulk; the database may be away.",
         ("--processes", "1", "--log-level", "warning"),
     ),
+    System(
+        "analytics",
+        "Builds reports on millions of page views: progress to watch, cancel, files to download.",
+        ("--processes", "2", "--log-level", "warning"),
+    ),
 )
 
 

@@ -177,6 +177,15 @@ def test_a_running_job_is_cancelled(lab: Lab, pool: tuple[str, ...]) -> None:
     assert "ran to its end" not in str(lab.app.job(job.id))
 
 
+def test_a_cancel_is_heard_long_before_leases_are_renewed(lab: Lab) -> None:
+    """A lease of an hour is renewed each quarter of one; the running job hears of its cancel all the same."""
+    lab.start("--processes", "1", "--lease", "3600")
+    job = lab.app.enqueue("ledger.work", 1, 120.0)
+    until(lambda: lab.app.job(job.id).state == "running")
+    job.cancel()
+    until(lambda: lab.app.job(job.id).state == "cancelled", timeout_s=30)
+
+
 def test_processes_a_job_left_behind_end_with_its_child(lab: Lab) -> None:
     worker = lab.start("--processes", "1")
     pid = lab.app.enqueue("ledger.leaves_a_child", 1).result(timeout=10)

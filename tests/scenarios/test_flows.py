@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -15,9 +16,12 @@ from headrace import (
     ArgumentsMismatch,
     Chain,
     DependencyError,
+    DuplicateJob,
     Flow,
+    Headrace,
     JobCancelled,
     JobFailed,
+    Unique,
     UsageError,
     group,
     previous,
@@ -175,10 +179,62 @@ def test_wrong_flows_are_refused_where_they_are_written() -> None:
         chain_app.flow().add(one.call(previous))
     with pytest.raises(ArgumentsMismatch, match="in a chain or a flow"):
         chain_app.send(text.call(previous, "kg"))
-    with pytest.raises(UsageError, match="no job_id, unique"):
+    with pytest.raises(UsageError, match="no job_id or depends_on"):
         chain_app.send_flow((one.call(1) >> one.options(job_id="mine").call()).flow())
     with pytest.raises(UsageError, match="when: expected"):
         chain_app.flow().add(one.call(1), when="always")  # type: ignore[arg-type]
+
+
+def test_a_flow_is_unique_by_its_last_step_until_it_has_ended(lab: Lab) -> None:
+    """The second equal one is the first, and nothing of it is stored. When a flow has ended, any way, the next is new."""
+    named = group(double.call(n) for n in range(3)) >> total.options(unique="sum:all").call(previous)
+    first, again = send(lab, named), send(lab, named)
+    assert (True, False) == (first.is_new, again.is_new)
+    assert (first.id, first.job.id) == (again.id, again.job.id)
+    assert [first.id] == [state.id for state in lab.app.flows.list(queue="other")]
+    assert 3 == first.job.refresh().awaited
+    assert 4 == first.cancel()
+    second = send(lab, named)
+    assert (True, True) == (second.is_new, second.id != first.id)
+    lab.start(*POOLS["prefork"], app="chain_jobs:app")
+    assert [6, 6] == [run.result(timeout=30) for run in (second, send(lab, named))]
+    third = send(lab, named)
+    assert third.is_new and 6 == third.result(timeout=30)
+
+
+def test_of_equal_flows_asked_for_at_once_one_is_stored(lab: Lab) -> None:
+    """By 20 callers of one program, side by side; another key is another flow, and a plain job's key is refused."""
+
+    def named(key: str) -> Flow:
+        return (group(double.call(n) for n in range(3)) >> total.options(unique=key).call(previous)).flow()
+
+    async def ask() -> list[FlowRun[object]]:
+        async with Headrace(lab.url) as app:
+            return await asyncio.gather(*(app.asend_flow(named(f"sum:{n % 2}")) for n in range(20)))
+
+    runs = asyncio.run(ask())
+    assert (
+        2 == sum(run.is_new for run in runs) == len({run.id for run in runs}) == len(lab.app.flows.list(queue="other"))
+    )
+    with pytest.raises(DuplicateJob) as caught:
+        send(lab, (one.call(1) >> total.options(unique=Unique("sum:0", on_conflict="raise")).call([1])).flow())
+    assert runs[0].job.id == caught.value.job_id
+    plain = lab.app.queue("default").options(unique="sum:plain").enqueue("chain_jobs.one", 1)
+    with pytest.raises(DuplicateJob, match=f"{plain.id}, which is of no flow"):
+        send(lab, named("sum:plain"))
+    assert 2 == len(lab.app.flows.list(queue="other"))
+
+
+def test_only_what_ends_last_can_make_a_flow_unique() -> None:
+    """And only until its end; with arguments that are known when it is stored."""
+    for step in (one.options(unique=True).call(1) >> double, one.call(1) >> group([one.options(unique=True).call(2)])):
+        with pytest.raises(UsageError, match="only the last step"):
+            chain_app.send_flow(step.flow())
+    for unique in (Unique("a:b", until="start"), Unique("a:b", until=60), Unique("a:b", on_conflict="replace")):
+        with pytest.raises(UsageError, match="until its end"):
+            chain_app.send_flow((one.call(1) >> one.options(unique=unique).call(2)).flow())
+    with pytest.raises(UsageError, match="name those"):
+        chain_app.send_flow((one.call(1) >> total.options(unique=True).call(previous)).flow())
 
 
 def test_a_failed_flow_tells_why(lab: Lab) -> None:

@@ -175,6 +175,14 @@ def put_flow(home: QueueKeys, flow_id: str, graph: bytes, *, is_whole: bool) -> 
     return Call(found, home.block(found.keys), [LAYOUT_ARG, flow_id, graph, int(is_whole)], lambda _: None)
 
 
+def drop_flow(home: QueueKeys, flow_id: str) -> Steps[None]:
+    """Forget a flow of which no job was stored."""
+    for name in ("flows", "incomplete"):
+        yield forget(home, name, flow_id)
+    key = _key(home, "graphs")
+    yield command("HDEL", key, flow_id, key=key, decode=int)
+
+
 def read_graph(home: QueueKeys, flow_id: str) -> Call[bytes | None]:
     key = _key(home, "graphs")
     return command("HGET", key, flow_id, key=key, decode=_raw)

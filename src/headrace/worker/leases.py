@@ -10,6 +10,8 @@ from headrace.errors import ServerError
 from headrace.worker.board import Interrupt
 from headrace.worker.crew import Child, Crew
 
+HEAR_CANCELS_EVERY_S = 0.5
+"""While a job runs: its user waits, and what it does may cost something. An idle worker asks nobody."""
 LOOK_AGAIN_S = 0.5
 """A child that is just adopting its own jobs under a new session shows the old one for a moment."""
 
@@ -21,9 +23,31 @@ class Leases:
         self._crew = crew
         self._missing: dict[str, float] = {}
         self._failures = 0
+        self._renew_at_s = 0.0
 
     async def run_once(self) -> float:
-        """Renew each open session; return how many seconds to wait.
+        """Renew each open session when that is due, else only hear who is cancelled; return how many seconds to wait."""
+        left_s = self._renew_at_s - time.monotonic()
+        if left_s > 0:
+            await self._hear_cancels()
+        else:
+            left_s = await self._renew()
+            self._renew_at_s = time.monotonic() + left_s
+        return min(HEAR_CANCELS_EVERY_S, left_s)
+
+    async def _hear_cancels(self) -> None:
+        """One short call, while any job runs. When the server does not answer, the next renewal will hear."""
+        crew = self._crew
+        if not any(crew.running(child) for child in crew.living()):
+            return
+        try:
+            renewed = await crew.run(ops.renew(crew.queues, [], crew.config.lease_ms, split=crew.split))
+        except ServerError:
+            return
+        self._cancel(set(renewed.cancels))
+
+    async def _renew(self) -> float:
+        """Renew each open session; return how many seconds to wait for the next time.
 
         Also under the name that an adoption would give it: its reply may have been lost, and then the child does not know
         yet which of the two it is. In each queue it is one of them.
