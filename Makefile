@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture failovers soak bench versus systems docs format clean
+.PHONY: help demo test check full mutants torture failovers soak bench versus systems screenshots docs format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "headrace needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python"; exit 1; }
@@ -54,6 +54,9 @@ versus: $(READY) ## the same chaos on other job queues, side by side (half an ho
 
 systems: $(READY) ## start the example systems behind one front page: PORT=8000
 	$(BIN)/python -m systems --port $(or $(PORT),8000)
+
+screenshots: $(READY) ## take the pictures of the systems' pages anew, with this machine's Chromium
+	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems -k in_a_browser
 
 docs: $(READY) ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
