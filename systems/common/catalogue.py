@@ -40,6 +40,11 @@ SYSTEMS = (
         "Takes page views and writes them in bulk; the database may be away.",
         ("--processes", "1", "--log-level", "warning"),
     ),
+    System(
+        "activity",
+        "Logs what people do in an application, which never waits for the log; the queue may be away.",
+        ("--processes", "1", "--log-level", "warning"),
+    ),
 )
 
 
