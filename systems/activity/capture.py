@@ -51,15 +51,17 @@ class LogMiddleware:
 
     Args:
         log: where the events go; asked for at each request, so that it may be opened later.
+        leave_out: ends of paths whose requests are no events, such as those that ask how the log does.
     """
 
-    def __init__(self, app: Application, log: Callable[[], EventLog | None]) -> None:
+    def __init__(self, app: Application, log: Callable[[], EventLog | None], leave_out: tuple[str, ...] = ()) -> None:
         self._app = app
         self._log = log
+        self._leave_out = leave_out
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         log = self._log()
-        if scope["type"] != "http" or log is None:
+        if scope["type"] != "http" or log is None or scope["path"].endswith(self._leave_out):
             return await self._app(scope, receive, send)
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request = Current(given.decode() if _ID.fullmatch(given) else secrets.token_hex(8))

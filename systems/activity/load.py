@@ -84,9 +84,9 @@ class Field:
             return found
 
     def is_settled(self) -> bool:
-        """Nothing waits in the spool, but for the request that asks; nor in the queue."""
+        """Nothing waits in memory, in the spool, or in the queue."""
         figures = self.figures()
-        if not figures["is_sending"] or figures["spooled"] + figures["in_memory"] > 1:
+        if not figures["is_sending"] or figures["spooled"] + figures["in_memory"]:
             return False
         with Headrace(self.queue.url) as app:
             return not app.client.run(count_jobs(queue_keys(QUEUE))).live

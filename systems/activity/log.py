@@ -69,7 +69,7 @@ class EventLog:
         self.spool = Spool(root, limit_bytes=limit_bytes)
         self._send = send
         self._in_memory_max = in_memory_max
-        self._memory: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._memory: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._decoder = msgspec.msgpack.Decoder(Event)
         self._encoder = msgspec.msgpack.Encoder()
         self._lost: Counter[str] = Counter()
@@ -77,6 +77,8 @@ class EventLog:
         self._counting = threading.Lock()
         self._own = self.spool.reader()
         self._is_sending = True
+        self._in_hand = 0
+        self._is_waking = threading.Event()
         self._is_stopping = threading.Event()
         self._writer = threading.Thread(target=self._write_on, name="log-writer", daemon=True)
         self._sender = threading.Thread(target=self._send_on, name="log-sender", daemon=True)
@@ -91,6 +93,8 @@ class EventLog:
             self._lose(FULL_MEMORY, 1)
         else:
             self._memory.put(event)
+            if not self._is_waking.is_set():
+                self._is_waking.set()
 
     def _lose(self, why: str, number: int) -> None:
         with self._counting:
@@ -103,7 +107,7 @@ class EventLog:
     def figures(self) -> Figures:
         return Figures(
             source=self.spool.name,
-            in_memory=self._memory.qsize(),
+            in_memory=self._memory.qsize() + self._in_hand,
             spooled=self.spool.end.seq - self._own.seq,
             spool_bytes=self.spool.held_bytes,
             is_sending=self._is_sending,
@@ -113,7 +117,7 @@ class EventLog:
     def close(self) -> None:
         """Bring what is in memory into the spool, and send for a few seconds; the rest stays for the next process."""
         self._is_stopping.set()
-        self._memory.put(None)
+        self._is_waking.set()
         self._writer.join()
         self._sender.join(CLOSES_WITHIN_S)
         self._tell()
@@ -129,25 +133,27 @@ class EventLog:
         turn_s = time.monotonic()
         is_synced, is_last = True, False
         while not is_last:
-            try:
-                events = [self._memory.get(timeout=SYNC_EVERY_S)]
+            if self._is_waking.wait(SYNC_EVERY_S):
                 self._is_stopping.wait(GATHER_S)
-                events += [self._memory.get_nowait() for _ in range(self._memory.qsize())]
-            except queue.Empty:
-                events = []
-            is_last = None in events
+            self._is_waking.clear()
+            is_last = self._is_stopping.is_set()
+            self._in_hand = self._memory.qsize()  # before they leave the queue: `figures` never tells too few
+            events = [self._memory.get_nowait() for _ in range(self._in_hand)]
             try:
-                is_synced = not self._write([event for event in events if event is not None]) and is_synced
+                is_synced = not self._write(events) and is_synced
                 if is_last or time.monotonic() - turn_s >= SYNC_EVERY_S:
                     is_synced, turn_s = is_synced or self._synced(), time.monotonic()
                     self.spool.look_around()
                     self._tell()
             except Exception:
                 logger.exception("the log's writer goes on")
+            self._in_hand = 0
 
     def _write(self, events: list[Event]) -> bool:
         """First what was lost, since it was before them. Whether anything was written."""
         noted = self._untold()
+        if not events and not noted:
+            return False
         told = [make_event(LOST, level="error", text=_words(noted), data=noted)] if noted else []
         records = [self._encoder.encode(event) for event in (*told, *events)]
         fitting, why = 0, FULL_SPOOL

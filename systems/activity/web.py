@@ -75,7 +75,7 @@ def make_web(*, has_log: bool = True) -> FastAPI:
 
     web = FastAPI(title="Activity", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     web.state.log = None
-    web.add_middleware(LogMiddleware, log=lambda: web.state.log)
+    web.add_middleware(LogMiddleware, log=lambda: web.state.log, leave_out=("/log/figures",))
     web.include_router(application.router)
     if has_log:
         web.get("/log", response_class=HTMLResponse)(show_log)

@@ -86,7 +86,7 @@ class Lab:
     def is_settled(self, *clients: httpx.Client) -> bool:
         """All that was emitted is in the queue."""
         found = [client.get("/log/figures").json() for client in clients]
-        return all(figures["is_sending"] and figures["spooled"] <= 1 for figures in found)
+        return all(figures["is_sending"] and not figures["spooled"] + figures["in_memory"] for figures in found)
 
     @contextmanager
     def load(self, client: httpx.Client, rate: float) -> Iterator[Load]:
