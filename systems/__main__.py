@@ -29,7 +29,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
         database = os.environ.get(VARIABLE) or stack.enter_context(EmbeddedPostgres()).url
         # A file of its own on the disk, so that accepted jobs outlive the server.
         queue = os.environ.get("HEADRACE_URL") or stack.enter_context(EmbeddedServer(data_dir=folder / "valkey")).url
-        told = {VARIABLE: database, "HEADRACE_URL": queue}
+        told = {VARIABLE: database, "HEADRACE_URL": queue, "ACTIVITY_SPOOL": str(folder / "spool")}
         os.environ.update(told)
         yield told
 

@@ -137,6 +137,8 @@ class Headrace:
         durability: where a job must be before `enqueue` returns, where the task says nothing: in the server's "memory",
             "replicated" to one replica, or on its disk ("fsync").
         durability_timeout: how long to wait for that before NotDurable is raised; seconds or a timedelta.
+        retry_for: how long a call is repeated while the server is away or busy, before ServerUnreachable or ServerBusy is
+            raised; seconds or a timedelta; 0: it is sent once. (A try may itself wait 5 s for its reply.)
         name: for people, in what workers print.
     """
 
@@ -152,6 +154,7 @@ class Headrace:
         result_ttl: float | timedelta = 3600,
         durability: Durability = "memory",
         durability_timeout: float | timedelta = 2,
+        retry_for: float | timedelta = 15,
         name: str = "",
     ) -> None:
         if isinstance(allow, str) or isinstance(queues, str):
@@ -168,6 +171,7 @@ class Headrace:
         self._durability_timeout_ms = duration_ms("durability_timeout", durability_timeout)
         if not 0 < self._durability_timeout_ms <= 60_000:
             raise UsageError("durability_timeout: expected more than 0 s, and at most 60 s")
+        self._retry_for_s = duration_ms("retry_for", retry_for) / 1000
         self.tasks: dict[str, Task[..., Any]] = {}
         self.start_hooks: list[Callable[[], Any]] = []
         self.stop_hooks: list[Callable[[], Any]] = []
@@ -206,6 +210,7 @@ class Headrace:
                 prefix=self._prefix,
                 max_payload_bytes=self.max_payload_bytes,
                 durability_timeout_ms=self._durability_timeout_ms,
+                retry_budget_s=self._retry_for_s,
             )
         return self._config
 

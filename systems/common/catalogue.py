@@ -45,6 +45,11 @@ SYSTEMS = (
         "Builds reports on millions of page views: progress to watch, cancel, files to download.",
         ("--processes", "2", "--log-level", "warning"),
     ),
+    System(
+        "activity",
+        "Logs what people do in an application, which never waits for the log; the queue may be away.",
+        ("--processes", "1", "--log-level", "warning"),
+    ),
 )
 
 

@@ -71,11 +71,18 @@ class Load:
     """`connections` that post to `path` what `make_body(n)` gives, n = 0, 1, …; the answers as they come in `answers`.
 
     Args:
+        path: one for all, or what gives that of request n.
         rate: requests a second; None: as many as there can be.
     """
 
     def __init__(
-        self, url: str, path: str, make_body: Callable[[int], bytes], *, connections: int, rate: float | None
+        self,
+        url: str,
+        path: str | Callable[[int], str],
+        make_body: Callable[[int], bytes],
+        *,
+        connections: int,
+        rate: float | None,
     ) -> None:
         self.answers: list[Answer] = []
         self._url, self._path, self._make_body = url, path, make_body
@@ -104,7 +111,8 @@ class Load:
                 break
             if due_s > now_s:
                 await asyncio.sleep(due_s - now_s)
-            status, body = await connection.post(self._path, self._make_body(number))
+            path = self._path if isinstance(self._path, str) else self._path(number)
+            status, body = await connection.post(path, self._make_body(number))
             self.answers.append(Answer(due_s, time.perf_counter() - began_s - due_s, status, body))
         await connection.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from headrace import (
 )
 from headrace.app import URL_DEFAULT, find_url
 from headrace.engine.call import command
+from headrace.server import EmbeddedServer, free_port
 
 
 def add(a: int, b: int = 1) -> int:
@@ -274,3 +277,38 @@ def test_the_url_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.Monk
         assert find_url() == expected
     monkeypatch.setenv("HEADRACE_URL", "redis://env:1")
     assert find_url() == "redis://env:1"
+
+
+@pytest.mark.parametrize("retry_for", [0, timedelta(milliseconds=200)])
+def test_a_call_is_given_up_as_soon_as_the_app_says(retry_for: float | timedelta) -> None:
+    """Sync and async, with nobody at the port: long before the 15 s for which it would be repeated else."""
+    with Headrace(f"redis://127.0.0.1:{free_port()}", retry_for=retry_for) as app:
+        began_s = time.monotonic()
+        with pytest.raises(ServerUnreachable):
+            app.enqueue("add", 1)
+        with pytest.raises(ServerUnreachable):
+            app.enqueue_many([app.queue("default").call("add", 1)])
+
+        async def enqueue() -> None:
+            async with Headrace(app.server_config.url, retry_for=retry_for) as other:
+                await other.aenqueue("add", 1)
+
+        with pytest.raises(ServerUnreachable):
+            asyncio.run(enqueue())
+        assert time.monotonic() - began_s < 12
+
+
+def test_a_call_is_repeated_for_as_long_as_the_app_says(tmp_path: Path) -> None:
+    """The server comes back while it is repeated."""
+    with EmbeddedServer(data_dir=tmp_path) as server, Headrace(server.url, retry_for=60) as app:
+        app.enqueue("add", 1)
+        server.kill()
+        with ThreadPoolExecutor(1) as pool:
+            enqueued = pool.submit(app.enqueue, "add", 2)
+            server.start()
+            assert enqueued.result(90).state == State.QUEUED
+
+
+def test_a_time_to_repeat_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="retry_for"):
+        Headrace(retry_for=-1)

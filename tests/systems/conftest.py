@@ -19,9 +19,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def environment(postgres: EmbeddedPostgres, valkey: EmbeddedServer) -> Iterator[dict[str, str]]:
+def environment(
+    postgres: EmbeddedPostgres, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
     """What every program of the systems is told."""
-    told = {"DATABASE_URL": postgres.url, "HEADRACE_URL": valkey.url, "PYTHONWARNINGS": "error"}
+    told = {
+        "DATABASE_URL": postgres.url,
+        "HEADRACE_URL": valkey.url,
+        "PYTHONWARNINGS": "error",
+        "ACTIVITY_SPOOL": str(tmp_path_factory.mktemp("activity") / "spool"),
+    }
     before = os.environ.get("DATABASE_URL")
     os.environ["DATABASE_URL"] = postgres.url
     yield told
