@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from headrace.events import Event, EventName
     from headrace.flow import FlowRun
+    from headrace.growth import RunningFlow, current_flow
     from headrace.job import Job, JobCall
     from headrace.progress import Progress, track
     from headrace.queue import Queue
@@ -98,6 +99,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryIn",
+    "RunningFlow",
     "Schedule",
     "ScheduleExists",
     "ScheduleNotFound",
@@ -117,6 +119,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "current_batch",
+    "current_flow",
     "current_job",
     "group",
     "previous",
@@ -141,6 +144,8 @@ _HOMES = {
     "group": "chain",
     "previous": "chain",
     "FlowRun": "flow",
+    "RunningFlow": "growth",
+    "current_flow": "growth",
     "Limit": "core.ties",
     "Unique": "core.ties",
     "Event": "events",

@@ -51,6 +51,23 @@ class TestEdges:
         assert run_next(kit) == ["child"]
         assert run_next(kit) == []
 
+    def test_what_comes_after_a_child_was_cancelled_is_there_when_it_is_put_back(self, kit: Kit) -> None:
+        """One parent fails, then another succeeds: the child and the failed one are retried, and the other is not needed again."""
+        store(kit, "child", inputs=2)
+        store(kit, "a", edge("child", 0))
+        store(kit, "b", edge("child", 1))
+        assert run_next(kit, ops.Kind.FAILED) == ["a"]
+        assert kit.state("child") == State.CANCELLED
+        assert run_next(kit) == ["b"]
+        assert kit.client.run(ops.retry(kit.queue, "child")) == "queued"
+        assert kit.state("child") == State.WAITING
+        ties = msgspec.msgpack.encode({"e": [edge("child", 0)]})
+        failed = kit.look("a")
+        assert failed is not None
+        kit.client.run(ops.retry(kit.queue, "a"))
+        kit.client.run(flows.arrive(kit.queue, "child", 0, "s", 6, "a", kit.record(ties=ties)))
+        assert kit.state("child") == State.QUEUED
+
     def test_the_settle_that_frees_a_child_claims_it(self, kit: Kit) -> None:
         """A chain costs no round trip more."""
         store(kit, "child", inputs=1)
