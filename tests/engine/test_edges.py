@@ -68,6 +68,18 @@ class TestEdges:
         kit.client.run(flows.arrive(kit.queue, "child", 0, "s", 6, "a", kit.record(ties=ties)))
         assert kit.state("child") == State.QUEUED
 
+    def test_a_flow_is_forgotten_after_thirty_days(self, kit: Kit) -> None:
+        """What is noted of it goes as later flows of the queue are noted; younger ones stay."""
+        graph = flows.encode_graph(flows.Graph("", 0, []))
+        for flow_id in ("old", "young"):
+            kit.client.run(flows.put_flow(kit.queue, flow_id, graph, is_whole=True))
+        key = kit.queue.base + "flows"
+        kit.client.run(ops.command("ZINCRBY", key, -31 * 86_400_000, "old", key=key, decode=lambda reply: reply))
+        kit.client.run(flows.put_flow(kit.queue, "new", graph, is_whole=False))
+        assert sorted(kit.client.run(flows.flow_ids(kit.queue, 0, -1))) == ["new", "young"]
+        assert kit.client.run(flows.read_graph(kit.queue, "old")) is None
+        assert kit.client.run(flows.read_graph(kit.queue, "young")) == graph
+
     def test_the_settle_that_frees_a_child_claims_it(self, kit: Kit) -> None:
         """A chain costs no round trip more."""
         store(kit, "child", inputs=1)
