@@ -92,3 +92,30 @@ def fan_in(server: Server, width: int) -> float:
     took = server.cpu_s() - began
     client.close()
     return took
+
+
+def claim_cost(server: Server, make: Make, stored: int, claimed: int, batch: int) -> float:
+    """Server CPU a job, µs, of claims and settles (dropped) alone, while `stored` jobs stand there."""
+    client = SyncClient(ServerConfig(server.url), retry=False)
+    server.reset()
+    for first in range(0, stored, 1_000):
+        client.enqueue(QUEUE.name, [ops.NewJob(f"j{n:07}", RECORD, ties=make(n)) for n in range(first, first + 1_000)])
+    began = server.cpu_s()
+    _work(client, claimed, batch)
+    took = server.cpu_s() - began
+    client.close()
+    return took / claimed * 1e6
+
+
+GROUPS: dict[str, Make] = {
+    "10 groups": lambda n: Ties(group=Group(f"g{n % 10}")).of("t", {}),
+    "100,000 groups": lambda n: Ties(group=Group(f"g{n % 100_000}")).of("t", {}),
+}
+LIMITS: dict[str, Make] = {
+    "no limit": lambda _: b"",
+    "1 limit": lambda _: Ties(limits=(Limit("l", rate="1000000/s", burst=1_000_000),)).of("t", {}),
+    "50 limits": lambda n: Ties(limits=(Limit(f"l{n % 50}", rate="1000000/s", burst=1_000_000),)).of("t", {}),
+    "50 limits, 49 of them shut": lambda n: Ties(
+        limits=(Limit("l0", rate="1000000/s", burst=1_000_000),) if n % 50 == 0 or n > 5_000 else (Limit(f"l{n % 50}", rate="1/d"),)
+    ).of("t", {}),
+}  # fmt: skip

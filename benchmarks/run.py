@@ -22,6 +22,7 @@ from pathlib import Path
 
 import bare
 import features
+import flow_load
 import tasks
 from headrace import Headrace
 from headrace.server import EmbeddedServer
@@ -91,6 +92,46 @@ def flow_features(server: Server, scale: float) -> list[Figure]:
     width = int(100_000 * scale)
     figures.append(Figure(f"a fan-in of {width:,}: server CPU", features.fan_in(server, width), "s"))
     return figures
+
+
+def flow_scale(server: Server, scale: float) -> list[Figure]:
+    """What a claim costs with many groups, and with many limits, against few of the same run."""
+    figures = []
+    stored = max(int(100_000 * scale), 10_000) // 1_000 * 1_000
+    for batch, claimed in ((1, int(5_000 * max(scale, 0.3))), (100, stored // 2)):
+        how = "one by one" if batch == 1 else f"batches of {batch}"
+        for kinds in (features.GROUPS, features.LIMITS):
+            best = {
+                name: min(features.claim_cost(server, make, stored, claimed, batch) for _ in range(REPEATS))
+                for name, make in kinds.items()
+            }
+            few, base = next(iter(best.items()))
+            for name, value in list(best.items())[1:]:
+                what = f"claim and settle, {name} against {few}, {how}"
+                figures.append(Figure(what, value / base, "×", note=f"{value:.1f} of {base:.1f} µs"))
+    return figures
+
+
+def flow_throughput(server: Server, scale: float) -> list[Figure]:
+    """Jobs a second of one prefork process with each feature of flow on, against plain jobs of the same run."""
+    total = int(20_000 * max(scale, 0.1))
+    rates = {name: statistics.median(_with(server, name, total) for _ in range(REPEATS)) for name in flow_load.KINDS}
+    plain = rates.pop("plain")
+    return [
+        Figure(f"throughput, {name}", rate / plain, "×", note=f"{rate:,.0f} of {plain:,.0f} jobs/s")
+        for name, rate in rates.items()
+    ]
+
+
+def _with(server: Server, kind: str, total: int) -> float:
+    server.reset()
+    server.pause()
+    flow_load.fill(server, kind, total)
+    with worker(server, "--processes", "1"):
+        began = time.perf_counter()
+        server.resume()
+        until(lambda: server.succeeded() >= total)
+        return total / (time.perf_counter() - began)
 
 
 def script_calls(server: Server, scale: float) -> list[Figure]:
@@ -324,7 +365,8 @@ def imports(server: Server, scale: float) -> list[Figure]:
 
 
 MEASURES: dict[str, Callable[[Server, float], list[Figure]]] = {
-    "server_cost": server_cost, "script_calls": script_calls, "flow_features": flow_features, "producer": producer, "worker_calls": worker_calls,
+    "server_cost": server_cost, "script_calls": script_calls, "flow_features": flow_features,
+    "flow_scale": flow_scale, "flow_throughput": flow_throughput, "producer": producer, "worker_calls": worker_calls,
     "throughput": throughput,
     "latency": latency, "idle": idle, "million": million, "imports": imports,
 }  # fmt: skip

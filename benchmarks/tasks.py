@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from headrace import Headrace
+from headrace import Batch, Headrace
 
 app = Headrace(queues=["bench"])
 _file = os.environ.get("HEADRACE_BENCH_STAMPS")
@@ -37,6 +37,11 @@ if _calls := os.environ.get("HEADRACE_BENCH_CALLS"):
 @app.task(queue="bench", result_ttl=0)
 def noop(url: str) -> None:
     """Do nothing, keep nothing."""
+
+
+@app.task(queue="bench", result_ttl=0, batch=Batch(max=256, wait=0.01))
+def noop_batch(urls: list[str]) -> None:
+    """Do nothing for many at once, keep nothing."""
 
 
 @app.task(queue="bench")

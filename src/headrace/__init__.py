@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from headrace.events import Event, EventName
     from headrace.flow import FlowRun
+    from headrace.growth import RunningFlow, current_flow
     from headrace.job import Job, JobCall
     from headrace.progress import Progress, track
     from headrace.queue import Queue
@@ -103,6 +104,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryIn",
+    "RunningFlow",
     "Schedule",
     "ScheduleExists",
     "ScheduleNotFound",
@@ -122,6 +124,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "current_batch",
+    "current_flow",
     "current_job",
     "group",
     "previous",
@@ -146,6 +149,8 @@ _HOMES = {
     "group": "chain",
     "previous": "chain",
     "FlowRun": "flow",
+    "RunningFlow": "growth",
+    "current_flow": "growth",
     "Limit": "core.ties",
     "Unique": "core.ties",
     "Event": "events",

@@ -53,6 +53,7 @@ from headrace.errors import (
 )
 from headrace.events import Event, EventName, Events, Handler
 from headrace.flow import FlowRun, Flows, compile_flow, existing_flow
+from headrace.growth import Added, Growth, Store
 from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
@@ -706,6 +707,38 @@ class Headrace:
             await self.aclient.enqueue(queue, part, durability)
         await self.aclient.run(flows.put_flow(home, plan.id, b"", is_whole=True))
         return FlowRun(self, plan.id, plan.home, plan.last)
+
+    def grow(self, growth: Growth) -> Added:
+        """Add to the flow that the current job is of; use `current_flow().add(...)`."""
+        steps = growth.steps(self, _chunks)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Store):
+                    self._announce(step.queue)
+                    self.client.enqueue(step.queue, step.jobs, step.durability)
+                    step = next(steps)
+                else:
+                    step = steps.send(self.client.run(step))
+        except StopIteration as end:
+            added: Added = end.value
+            return added
+
+    async def agrow(self, growth: Growth) -> Added:
+        """As `grow`."""
+        steps = growth.steps(self, _chunks)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Store):
+                    await self._aannounce(step.queue)
+                    await self.aclient.enqueue(step.queue, step.jobs, step.durability)
+                    step = next(steps)
+                else:
+                    step = steps.send(await self.aclient.run(step))
+        except StopIteration as end:
+            added: Added = end.value
+            return added
 
     def new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
         """A call as what is stored, and the handle of it; nothing is sent."""

@@ -30,6 +30,8 @@ class Reporter(Protocol):
 
     def is_cancelled(self, job_id: str) -> bool: ...
 
+    def session(self, job_id: str) -> str: ...
+
     def hold(self, job_id: str, limit: str, hold_ms: int) -> None: ...
 
     def refund(self, job_id: str, limit: str, refund_ms: float) -> None: ...
@@ -65,6 +67,11 @@ class JobContext:
     def is_cancelled(self) -> bool:
         """Whether somebody asked for this job to be cancelled: end soon."""
         return self._reporter is not None and self._reporter.is_cancelled(self.id)
+
+    @property
+    def session(self) -> str:
+        """Who holds this job on the server, a consumer's session; "": nobody does any more, or it is no job."""
+        return "" if self._reporter is None else self._reporter.session(self.id)
 
     def progress(self, fraction: float, text: str | None = None) -> None:
         """Say how far the job is: 0 to 1, and a few words. However often it is called, at most 5 a second are stored."""

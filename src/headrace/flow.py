@@ -20,7 +20,7 @@ from headrace.core.record import ENDED_STATES, LAYOUT, JobOptions, Record, State
 from headrace.engine import flows, ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, SyncClient
-from headrace.engine.flows import Graph, GraphNode
+from headrace.engine.flows import Graph, GraphNode, Part
 from headrace.engine.keys import QueueKeys, check_queue_name, queue_keys
 from headrace.errors import DuplicateJob, JobNotFound, UsageError
 from headrace.job import Job, JobCall
@@ -69,8 +69,19 @@ class Plan(msgspec.Struct):
     last: Job[Any]
 
 
-def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iterator[list[ops.NewJob]]]) -> Plan:
-    """Give each job of a flow its id, its edges and its place.
+Chunks = Callable[[list[ops.NewJob]], Iterator[list[ops.NewJob]]]
+
+
+class Joint(msgspec.Struct, frozen=True):
+    """How a flow becomes part `id` of another: its first jobs wait for `awaited` inputs; `onward` are edges of its last."""
+
+    id: str
+    awaited: int
+    onward: list[dict[str, Any]]
+
+
+def compile_flow(app: App, flow: Flow, chunks: Chunks, joint: Joint | None = None) -> Plan:
+    """Give each job of a flow its id, its edges and its place. `joint`: it is added to a flow that runs.
 
     Raises:
         UsageError: it has no step; a job has an option that a flow cannot keep; a group spans queues.
@@ -78,15 +89,16 @@ def compile_flow(app: App, flow: Flow, chunks: Callable[[list[ops.NewJob]], Iter
     # A flow is unique by its last step: that one ends last, whatever becomes of the others, and frees the key.
     if not flow.nodes:
         raise UsageError("the flow has no step: add one")
-    flow_id = new_job_id()
+    flow_id = joint.id if joint else new_job_id()
     bases = _input_numbers(flow.nodes)
-    edges = _edges(flow.nodes, flow_id, bases)
+    edges = _edges(flow.nodes, flow_id, bases, joint.onward if joint else [])
     waiting: dict[tuple[str, Durability], list[ops.NewJob]] = {}
     roots: dict[tuple[str, Durability], list[ops.NewJob]] = {}
     unique: dict[tuple[str, Durability], list[ops.NewJob]] = {}
     last: Job[Any] | None = None
     for node in flow.nodes:
         awaited = sum(max(parent.size, 1) if parent.is_group else 1 for parent, _ in node.after) + bool(node.signal)
+        awaited += joint.awaited if joint and not node.after else 0
         for index, call in enumerate(node.calls):
             job_id = f"{flow_id}.{node.number}.{index}" if node.is_group else f"{flow_id}.{node.number}"
             _check_unique(call, may_be=node is flow.nodes[-1] and not node.is_group)
@@ -141,9 +153,12 @@ def _input_numbers(nodes: Sequence[Node[Any]]) -> dict[Node[Any], dict[Node[Any]
 
 
 def _edges(
-    nodes: Sequence[Node[Any]], flow_id: str, bases: dict[Node[Any], dict[Node[Any], tuple[int, int]]]
+    nodes: Sequence[Node[Any]],
+    flow_id: str,
+    bases: dict[Node[Any], dict[Node[Any], tuple[int, int]]],
+    onward: Sequence[dict[str, Any]],
 ) -> Callable[[Node[Any], int], list[dict[str, Any]]]:
-    """A function that gives the edges that leave one job: those of a step, and its index in it."""
+    """A function that gives the edges that leave one job: those of a step, and its index in it. `onward`: of a last step."""
     children: dict[Node[Any], list[tuple[Node[Any], str]]] = {node: [] for node in nodes}
     for node in nodes:
         for parent, when in node.after:
@@ -164,6 +179,10 @@ def _edges(
             if any(call.template is not None for call in child.calls):
                 edge["r"] = True
             found.append(edge)
+        for edge in onward if not children[node] else ():
+            to = "" if edge["q"] == _queue_of(node) else edge["q"]
+            number = f"{flow_id}.{node.number}.{index}" if node.is_group else f"{flow_id}.{node.number}"
+            found.append({**edge, "q": to, "n": number})
         return found
 
     return of
@@ -220,7 +239,10 @@ def _new_job(
 
 
 class StepState(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a flow that runs. `states`: how many of its jobs are in each state; a job no longer kept is "gone"."""
+    """One step of a flow that runs. `states`: how many of its jobs are in each state; a job no longer kept is "gone".
+
+    `before`: of a step that was added while the flow ran, earlier ones that wait for it.
+    """
 
     number: int
     task: str
@@ -229,6 +251,7 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     after: list[tuple[int, str]]
     states: dict[str, int]
     first_error: str = ""
+    before: list[int] = []
 
 
 class FlowState(msgspec.Struct, frozen=True, kw_only=True):
@@ -365,33 +388,83 @@ def newest(home: QueueKeys, limit: int) -> Steps[list[FlowState]]:
     return found
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """A step of what runs, as it was declared or added: its number in the whole, and that within its own `base`."""
+
+    base: str
+    own_number: int
+    node: GraphNode
+    after: list[tuple[int, str]]
+    before: list[int]
+
+    @property
+    def ids(self) -> list[str]:
+        return self.node.ids(self.base, self.own_number)
+
+
+class Layout:
+    """All steps of a flow, those first that it was enqueued with; what its jobs add is found by `more`."""
+
+    def __init__(self, home: QueueKeys, flow_id: str, graph: Graph) -> None:
+        self.flow_id = flow_id
+        self.prefix = home.prefix
+        self.steps: list[Placed] = []
+        self._starts: dict[str, int] = {}
+        self._put(flow_id, graph, [], [])
+        self.declared = len(self.steps)
+
+    def more(self) -> Steps[bool]:
+        """Look for what was added since; whether there was something."""
+        before = len(self.steps)
+        found: dict[str, Part] = {}
+        for name in dict.fromkeys(step.node.queue for step in self.steps):
+            found |= yield from flows.parts_of(queue_keys(name, self.prefix), self.flow_id)
+        new = {part_id: part for part_id, part in found.items() if part_id not in self._starts}
+        for part_id, part in sorted(new.items(), key=lambda item: (item[1].graph.created_at_ms, item[0])):
+            base, number = part.adder.split(".")[:2]
+            if base in self._starts:  # else it was added by a part that is not known yet: the next look has both
+                waiters = [int(waiter.child.split(".")[1]) for waiter in part.waiters]
+                self._put(part_id, part.graph, [(self._starts[base] + int(number), "a")], waiters)
+        return len(self.steps) > before
+
+    def _put(self, base: str, graph: Graph, adder: list[tuple[int, str]], before: list[int]) -> None:
+        start = self._starts[base] = len(self.steps)
+        inner = {parent for node in graph.nodes for parent, _ in node.after}
+        for number, node in enumerate(graph.nodes):
+            after = [(start + parent, when) for parent, when in node.after] or adder
+            self.steps.append(Placed(base, number, node, after, [] if number in inner else before))
+
+
 def look_at(home: QueueKeys, flow_id: str) -> Steps[FlowState]:
     """How each step of a flow stands."""
     graph = yield from _graph(home, flow_id)
+    layout = Layout(home, flow_id, graph)
     steps: list[StepState] = []
-    for number, node in enumerate(graph.nodes):
-        keys = queue_keys(node.queue, home.prefix)
-        counts: Counter[str] = Counter()
-        error = ""
-        ids = node.ids(flow_id, number)
-        for start in range(0, len(ids), RECORDS_A_LOOK):
-            part = ids[start : start + RECORDS_A_LOOK]
-            records, waits = yield from _read(keys, part)
-            for job_id, record, is_waiting in zip(part, records, waits, strict=True):
-                state = yield from _state_of(keys, job_id, record, is_waiting)
-                counts[state] += 1
-                if state == "failed" and not error and record is not None:
-                    error = msgspec.msgpack.decode(record, type=Record).reason or ""
-        steps.append(
-            StepState(
-                number=number, task=node.task, queue=node.queue, size=max(node.count, 1), after=node.after,
-                states=dict(counts), first_error=error,
-            )
-        )  # fmt: skip
+    while len(steps) < len(layout.steps):  # what a job adds is there before it ends: so who ended has nothing unseen
+        for placed in layout.steps[len(steps) :]:
+            steps.append((yield from _step_state(placed, len(steps), home.prefix)))
+        yield from layout.more()
     created = datetime.fromtimestamp(graph.created_at_ms / 1000, UTC)
-    return FlowState(
-        id=flow_id, name=graph.name, queue=home.name, created_at=created, state=_whole_state(steps), steps=steps
-    )
+    state = _whole_state(steps, steps[layout.declared - 1])
+    return FlowState(id=flow_id, name=graph.name, queue=home.name, created_at=created, state=state, steps=steps)
+
+
+def _step_state(placed: Placed, number: int, prefix: str) -> Steps[StepState]:
+    keys, ids = queue_keys(placed.node.queue, prefix), placed.ids
+    counts: Counter[str] = Counter()
+    error = ""
+    for start in range(0, len(ids), RECORDS_A_LOOK):
+        part = ids[start : start + RECORDS_A_LOOK]
+        records, waits = yield from _read(keys, part)
+        for job_id, record, is_waiting in zip(part, records, waits, strict=True):
+            state = yield from _state_of(keys, job_id, record, is_waiting)
+            counts[state] += 1
+            if state == "failed" and not error and record is not None:
+                error = msgspec.msgpack.decode(record, type=Record).reason or ""
+    return StepState(
+        number=number, task=placed.node.task, queue=placed.node.queue, size=len(ids), after=placed.after,
+        states=dict(counts), first_error=error, before=placed.before,
+    )  # fmt: skip
 
 
 def _read(keys: QueueKeys, ids: list[str]) -> Steps[tuple[list[bytes | None], list[bytes | None]]]:
@@ -412,7 +485,7 @@ def _state_of(keys: QueueKeys, job_id: str, record: bytes | None, is_waiting: by
     return "gone" if look is None else str(look.state)
 
 
-def _whole_state(steps: list[StepState]) -> str:
+def _whole_state(steps: list[StepState], last: StepState) -> str:
     counts: Counter[str] = Counter()
     for step in steps:
         counts.update(step.states)
@@ -421,33 +494,37 @@ def _whole_state(steps: list[StepState]) -> str:
         return "running"
     if counts["failed"] or counts["expired"]:
         return "failed"
-    return "cancelled" if steps[-1].states.keys() == {"cancelled"} else "succeeded"
+    return "cancelled" if last.states.keys() == {"cancelled"} else "succeeded"
 
 
 def cancel(home: QueueKeys, flow_id: str) -> Steps[int]:
     """Cancel what has not ended, the last steps first, so that nothing starts meanwhile."""
-    graph = yield from _graph(home, flow_id)
-    count = 0
-    for number in reversed(range(len(graph.nodes))):
-        node = graph.nodes[number]
-        keys = queue_keys(node.queue, home.prefix)
-        for job_id in node.ids(flow_id, number):
-            try:
-                count += (yield from ops.cancel(keys, job_id)) != "ended"
-            except JobNotFound:
-                continue  # ended, and not kept
+    layout = Layout(home, flow_id, (yield from _graph(home, flow_id)))
+    while (yield from layout.more()):
+        pass
+    count = known = 0
+    while known < len(layout.steps):
+        new, known = layout.steps[known:], len(layout.steps)
+        for placed in reversed(new):
+            for job_id in placed.ids:
+                try:
+                    count += (yield from ops.cancel(queue_keys(placed.node.queue, home.prefix), job_id)) != "ended"
+                except JobNotFound:
+                    continue  # ended, and not kept
+        yield from layout.more()
     return count
 
 
 def retry(home: QueueKeys, flow_id: str) -> Steps[int]:
     """Put back what failed, and before it what waits for it."""
-    graph = yield from _graph(home, flow_id)
-    redo: set[int] = set()
+    layout = Layout(home, flow_id, (yield from _graph(home, flow_id)))
+    while (yield from layout.more()):
+        pass
     failed: list[tuple[QueueKeys, str]] = []
-    for number, node in enumerate(graph.nodes):
-        keys = queue_keys(node.queue, home.prefix)
-        ids = node.ids(flow_id, number)
-        follows = any(parent in redo for parent, _ in node.after)
+    cancelled: dict[int, list[tuple[QueueKeys, str]]] = {}
+    redo: set[int] = set()
+    for number, placed in enumerate(layout.steps):
+        keys, ids = queue_keys(placed.node.queue, home.prefix), placed.ids
         for start in range(0, len(ids), RECORDS_A_LOOK):
             part = ids[start : start + RECORDS_A_LOOK]
             records, _ = yield from _read(keys, part)
@@ -455,12 +532,31 @@ def retry(home: QueueKeys, flow_id: str) -> Steps[int]:
                 if state in (Stored.FAILED, Stored.EXPIRED):
                     failed.append((keys, job_id))
                     redo.add(number)
-                elif state == Stored.CANCELLED and follows:
-                    redo.add(number)
-                    yield from ops.retry(keys, job_id)
+                elif state == Stored.CANCELLED:
+                    cancelled.setdefault(number, []).append((keys, job_id))
+    for number in _followers(layout.steps, redo, set(cancelled)):
+        for keys, job_id in cancelled[number]:
+            yield from ops.retry(keys, job_id)
     for keys, job_id in failed:
         yield from ops.retry(keys, job_id)
     return len(failed)
+
+
+def _followers(steps: list[Placed], redo: set[int], cancelled: set[int]) -> list[int]:
+    """The steps with cancelled jobs that come, by one another, after those of `redo`."""
+    children: dict[int, set[int]] = {}
+    for number, placed in enumerate(steps):
+        for parent, _ in placed.after:
+            children.setdefault(parent, set()).add(number)
+        children.setdefault(number, set()).update(placed.before)
+    found: dict[int, None] = {}
+    todo = list(redo)
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            if child in cancelled and child not in found:
+                found[child] = None
+                todo.append(child)
+    return list(found)
 
 
 def send_signal(home: QueueKeys, flow_id: str, name: str, value: Any) -> Steps[None]:

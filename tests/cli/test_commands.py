@@ -413,10 +413,10 @@ def test_why_tells_what_stands_between_a_job_and_its_run(run, app):
     later = app.options(delay=600).enqueue("t", 3)
     child = app.options(depends_on=second).enqueue("t", 4)
     lonely = "no worker listens to the queue default"
-    assert run("why", first.id).stdout.splitlines() == ["it stands behind 0 job(s)", lonely]
-    assert run("why", second.id).stdout.splitlines()[0] == "it stands behind 1 job(s)"
+    assert run("why", first.id).stdout.splitlines() == ["it is next in line", lonely]
+    assert run("why", second.id).stdout.splitlines()[0] == "it stands behind 1 job"
     assert "it is scheduled for " in run("why", later.id).stdout
-    assert run("why", child.id).stdout.splitlines()[0] == "it waits for 1 other job(s)"
+    assert run("why", child.id).stdout.splitlines()[0] == f"it waits for 1 of these jobs to succeed: {second.id}"
     run("queue", "pause", "default", "--reason", "deploy")
     assert "the queue is paused: deploy" in documents(run("why", first.id, "--json"))[0]["reasons"]
     run("queue", "resume", "default")
@@ -425,12 +425,29 @@ def test_why_tells_what_stands_between_a_job_and_its_run(run, app):
     assert run("why", "nope").exit_code == 3
 
 
+def test_why_tells_a_step_of_a_flow_from_a_job_with_a_dot_in_its_id(run, app):
+    """Only a flow's step is sent to `flow show`; others name the jobs they depend on. Priorities have a line of their own."""
+    parent = app.enqueue("t", 1)
+    dotted = app.options(depends_on=parent, job_id="invoice.7").enqueue("t", 2)
+    flow = app.flow()
+    flow.add(app.options().call("t", 5), after=[flow.add(app.options().call("t", 4))])
+    step = flow.enqueue()
+    assert run("why", dotted.id).stdout.splitlines()[0] == f"it waits for 1 of these jobs to succeed: {parent.id}"
+    assert (
+        run("why", f"{step.id}.1").stdout.splitlines()[0]
+        == f"it waits for 1 job: headrace flow show {step.id} tells which"
+    )
+    urgent = [app.options(priority=5).enqueue("t", n) for n in range(2)]
+    assert run("why", urgent[0].id).stdout.splitlines()[0] == "it is next in line: its priority is 5"
+    assert run("why", urgent[1].id).stdout.splitlines()[0] == "it stands behind 1 job: its priority is 5"
+
+
 def test_why_names_the_limit_and_the_group(run, app):
     """The limit that is full, and the turns a group takes."""
     jobs = [app.options(limits=Limit("mail", rate="1/h")).enqueue("t", n) for n in range(2)]
     grouped = [app.options(group="g").enqueue("t", n) for n in range(2)]
     assert "when it is its turn, it must pass mail" in run("why", jobs[1].id).stdout
-    assert "behind 1 job(s) of its group g" in run("why", grouped[1].id).stdout
+    assert "behind 1 job of its group g" in run("why", grouped[1].id).stdout
     for _ in range(3):  # one of each, in turn; the second of the limit is passed over
         succeed_job(app, "default", None)
     told = run("why", jobs[1].id).stdout

@@ -51,6 +51,35 @@ class TestEdges:
         assert run_next(kit) == ["child"]
         assert run_next(kit) == []
 
+    def test_what_comes_after_a_child_was_cancelled_is_there_when_it_is_put_back(self, kit: Kit) -> None:
+        """One parent fails, then another succeeds: the child and the failed one are retried, and the other is not needed again."""
+        store(kit, "child", inputs=2)
+        store(kit, "a", edge("child", 0))
+        store(kit, "b", edge("child", 1))
+        assert run_next(kit, ops.Kind.FAILED) == ["a"]
+        assert kit.state("child") == State.CANCELLED
+        assert run_next(kit) == ["b"]
+        assert kit.client.run(ops.retry(kit.queue, "child")) == "queued"
+        assert kit.state("child") == State.WAITING
+        ties = msgspec.msgpack.encode({"e": [edge("child", 0)]})
+        failed = kit.look("a")
+        assert failed is not None
+        kit.client.run(ops.retry(kit.queue, "a"))
+        kit.client.run(flows.arrive(kit.queue, "child", 0, "s", 6, "a", kit.record(ties=ties)))
+        assert kit.state("child") == State.QUEUED
+
+    def test_a_flow_is_forgotten_after_thirty_days(self, kit: Kit) -> None:
+        """What is noted of it goes as later flows of the queue are noted; younger ones stay."""
+        graph = flows.encode_graph(flows.Graph("", 0, []))
+        for flow_id in ("old", "young"):
+            kit.client.run(flows.put_flow(kit.queue, flow_id, graph, is_whole=True))
+        key = kit.queue.base + "flows"
+        kit.client.run(ops.command("ZINCRBY", key, -31 * 86_400_000, "old", key=key, decode=lambda reply: reply))
+        kit.client.run(flows.put_flow(kit.queue, "new", graph, is_whole=False))
+        assert sorted(kit.client.run(flows.flow_ids(kit.queue, 0, -1))) == ["new", "young"]
+        assert kit.client.run(flows.read_graph(kit.queue, "old")) is None
+        assert kit.client.run(flows.read_graph(kit.queue, "young")) == graph
+
     def test_the_settle_that_frees_a_child_claims_it(self, kit: Kit) -> None:
         """A chain costs no round trip more."""
         store(kit, "child", inputs=1)

@@ -202,6 +202,30 @@ class TestConcurrency:
         assert ids_of(kit.claim("two")) == ["a"]  # the suspect, first and alone
         assert kit.client.run(command_count(kit, "slots:db")) == 1
 
+    def test_a_suspect_keeps_to_its_limits(self, kit: Kit) -> None:
+        """Its slot went to another job meanwhile, or its rate is spent: it waits for its turn, alone as before, and others pass."""
+        kit.open("two")
+        for name in "ab":
+            add(kit, name, ties(limits=(Limit("narrow", concurrency=1),)))
+        assert ids_of(kit.claim("two", 1)) == ["a"]
+        kit.release("two", "a", alone=False)
+        kit.open("two")
+        held = kit.claim("two", take_suspects=False)
+        assert ids_of(held) == ["b"]
+        kit.add("c")
+        assert ids_of(kit.claim("one")) == ["c"]
+        assert kit.claim("one") == []
+        kit.settle("two", held)
+        again = kit.claim("one")
+        assert ids_of(again) == ["a"] and again[0].is_suspect
+        kit.settle("one", again)
+        add(kit, "slow", ties(limits=(Limit("slow", rate="1/h"),)))
+        kit.claim("two")
+        kit.release("two", "slow", alone=False)
+        claimed = kit.claimed("one")
+        assert claimed.claims == [] and not claimed.more
+        assert claimed.next_due_ms is not None and 0 < claimed.next_due_ms <= 3_600_000
+
     def test_each_value_of_an_argument_has_its_own_limit(self, kit: Kit) -> None:
         """`Limit("stripe:{account}")`."""
         limit = Limit("stripe:{account}", concurrency=1)

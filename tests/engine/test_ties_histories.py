@@ -112,14 +112,10 @@ class History:
         ids = [claim.id for held in self.seen.held.values() for claim in held]
         assert len(ids) == len(set(ids))
         for limit in (NARROW, WIDE):
-            under = [job_id for job_id in ids if limit in self.ties[job_id].limits and not self.is_suspect(job_id)]
+            under = [job_id for job_id in ids if limit in self.ties[job_id].limits]
             assert len(under) <= (limit.concurrency or 0)
         report = self.kit.client.run(audit(self.kit.queue))
         assert report.violations == []
-
-    def is_suspect(self, job_id: str) -> bool:
-        """It is run alone, past its limits."""
-        return any(claim.id == job_id and claim.is_suspect for held in self.seen.held.values() for claim in held)
 
     def drain(self) -> None:
         """Every job that has not ended can be claimed and ended, and nothing is left behind."""

@@ -68,3 +68,16 @@ def holds(gate: str) -> int:
     while not Path(gate).exists():
         select.select([], [], [], 0.005)
     return 1
+
+
+@app.task
+def adds(number: int, *results: int) -> int:
+    """One more than what it is given together."""
+    note("adds", number)
+    return 1 + sum(results)
+
+
+@app.task(queue="other")
+def adds_far(number: int, *results: int) -> int:
+    note("adds", number)
+    return 1 + sum(results)

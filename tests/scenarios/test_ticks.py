@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -92,3 +94,37 @@ def test_the_servers_clock_decides_when_a_worker_fires(tmp_path: Path) -> None:
             until(lambda: [after.last_job_id] in lab.lines("tick"), timeout_s=60, what="its job ran")
         finally:
             lab.close()
+
+
+def prove_ticks(tmp_path: Path, rounds: int) -> None:
+    """In each round a worker is killed, another starts, and the server's clock steps, forward or back."""
+    found = faketime_library()
+    if found is None:
+        pytest.skip("no libfaketime: apt-get install libfaketime")
+    rng = random.Random(rounds)
+    with faketime.server_with_clock(tmp_path, found) as (url, clock):
+        lab = Lab(url, tmp_path)
+        try:
+            start = functools.partial(lab.start, "--processes", "1", "--lease", "2", app="clockwork:app", wait=False)
+            workers = [start() for _ in range(5)]
+            wait_for_ticks(lab, 2)
+            for n in range(rounds):
+                workers.pop(rng.randrange(len(workers))).kill()
+                clock.advance(rng.randint(2, 6) if n % 2 == 0 else -rng.randint(1, 3))
+                workers.append(start())
+                wait_for_ticks(lab, 2)
+            assert_each_tick_made_one_job(lab)
+        finally:
+            lab.close()
+
+
+def test_each_tick_is_made_once_though_the_clock_steps_and_workers_die(tmp_path: Path) -> None:
+    """Five workers, three rounds: a step forward is caught up, one back makes nothing twice."""
+    prove_ticks(tmp_path, 3)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_each_tick_is_made_once_over_many_steps_and_deaths(tmp_path: Path) -> None:
+    """Thirty rounds."""
+    prove_ticks(tmp_path, 30)

@@ -19,10 +19,12 @@ from headrace import (
     LogLine,
     Queue,
     Retry,
+    RunningFlow,
     Schedule,
     State,
     Task,
     current_batch,
+    current_flow,
     current_job,
     group,
 )
@@ -120,6 +122,7 @@ def batch_use() -> None:
     assert_type(app.queue("x").call(aanswered, "a"), JobCall[int])
     assert_type(app.enqueue_many(stored.call(x) for x in "ab"), list[Job[None]])
     assert_type(current_batch(), BatchContext)
+    assert_type(current_flow(), RunningFlow)
     answered(["a", "b"])
     takes_any_task(answered)
 

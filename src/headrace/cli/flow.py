@@ -56,6 +56,7 @@ def _line(step: StepState, state: FlowState) -> str:
     after = ", ".join(f"{parent}{WHEN[when]}" for parent, when in step.after)
     words = [f"{'  ' * depth}{mark} {step.number} {step.task}{size}", counts]
     words += [f"after {after}"] if after else []
+    words += [f"before {', '.join(map(str, step.before))}"] if step.before else []
     words += [step.first_error] if step.first_error else []
     return "  ".join(words)
 
@@ -120,7 +121,7 @@ def show(flow_id: str, queue: str | None) -> int:
     if settings().is_json:
         steps = [
             {"step": s.number, "task": s.task, "queue": s.queue, "size": s.size, "after": s.after, "states": s.states,
-             "first_error": s.first_error}
+             "first_error": s.first_error, "before": s.before}
             for s in state.steps
         ]  # fmt: skip
         print_fields({**row(state), "steps": steps})

@@ -272,6 +272,11 @@ def group_in(packed: bytes | None) -> str | None:
     return None if packed is None else msgspec.msgpack.decode(packed).get("g")
 
 
+def parents_in(packed: bytes | None) -> list[str]:
+    """The ids of the jobs that a job's ties, as they are stored, say it depends on; those of a flow's step are not there."""
+    return [] if packed is None else [parent[1] for parent in msgspec.msgpack.decode(packed).get("o", [])]
+
+
 def find_limit(limits: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """The one of this name or template; raises UsageError."""
     for limit in limits:

@@ -18,6 +18,11 @@ LETTERS_A_LOOK = 32
 INPUTS_A_LOOK = 500
 LINK_AGAIN_AFTER_MS = 10_000
 ABANDONED_AFTER_MS = 60_000
+MOST_PARTS = 10_000
+PART = ":"
+"""In the id of what was added to a flow while it ran, between the flow's id and the rest."""
+GO = "go"
+"""The name of the input that the first jobs of such a part wait for: it comes when all of the part is stored."""
 
 
 def _key(queue: QueueKeys, name: str) -> bytes:
@@ -34,7 +39,7 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
     queue: str
     child: str
     count: int
-    number: int
+    number: int | str
     when: str
     state: int
     parent: str
@@ -44,7 +49,7 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
 def arrive(
     queue: QueueKeys,
     child: str,
-    number: int,
+    number: int | str,
     when: str,
     state: int,
     parent: str,
@@ -103,12 +108,12 @@ def inputs(queue: QueueKeys, job_id: str) -> Steps[dict[int, bytes]]:
     while True:
         cursor, items = yield command("HSCAN", key, cursor, "COUNT", INPUTS_A_LOOK, key=key, decode=list)
         pairs = items.items() if isinstance(items, dict) else zip(items[::2], items[1::2], strict=True)
-        found.update((int(number), record) for number, record in pairs)
+        found.update((int(number), record) for number, record in pairs if bytes(number).isdigit())
         if int(cursor) == 0:
             return found
 
 
-def link(parent: QueueKeys, parent_id: str, child: QueueKeys, child_id: str, number: int, when: str) -> Call[int]:
+def link(parent: QueueKeys, parent_id: str, child: QueueKeys, child_id: str, number: int | str, when: str) -> Call[int]:
     """The parent's end reaches the child: 1 linked, 0 it has ended (deliver its outbox), -1 there is no such job."""
     found = script("link")
     to = "" if child.name == parent.name else child.name
@@ -214,6 +219,9 @@ def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
         if missing:
             yield from _give_up(queue, job_id)
     for flow_id in (yield half_done(queue, "incomplete", ABANDONED_AFTER_MS, server_ms)):
+        if PART in flow_id:
+            yield from _clear_part(queue, flow_id)
+            continue
         graph: bytes | None = yield read_graph(queue, flow_id)
         if graph is not None:
             yield from _give_up_stuck(flow_id, decode_graph(graph), queue.prefix)
@@ -279,6 +287,91 @@ class Graph(msgspec.Struct, frozen=True, array_like=True):
     name: str
     created_at_ms: int
     nodes: list[GraphNode]
+
+
+class Waiter(msgspec.Struct, frozen=True, array_like=True):
+    """A step that waits for a part, too. `child`: the id of its job, or of `count` jobs the prefix. `inputs`: how many more."""
+
+    queue: str
+    child: str
+    count: int
+    inputs: int
+
+    def expect(self, prefix: str, part_id: str, *, is_on: bool) -> Steps[str]:
+        """Have its jobs wait for the part, or no longer; returns the id of one that does not wait any more, or ""."""
+        keys = queue_keys(self.queue, prefix)
+        found = script("expect")
+        inputs = self.inputs if is_on else 0
+        for first in range(0, max(self.count, 1), ops.MOST_JOBS_A_CALL):
+            count = min(ops.MOST_JOBS_A_CALL, max(self.count, 1) - first)
+            args: list[Arg] = [LAYOUT_ARG, self.child, first if self.count else "", count, part_id, inputs]
+            answer = yield Call(found, keys.block(found.keys), args, _raw)
+            if answer != 1:
+                return str(answer.decode())
+        return ""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """What a job added to the flow that it is of: who, which steps, and which others wait for them."""
+
+    adder: str
+    graph: Graph
+    waiters: list[Waiter]
+
+
+encode_part = msgspec.msgpack.Encoder().encode
+decode_part = msgspec.msgpack.Decoder(Part).decode
+
+
+def grow(
+    queue: QueueKeys, session: str, adder: str, part_id: str, part: bytes = b"", letters: Sequence[bytes] = ()
+) -> Call[str]:
+    """Begin to add a part (`part`), or end it (`letters`), for who holds the job `adder`: see grow.lua for the answers."""
+    found = script("grow")
+    flow_id = part_id.partition(PART)[0]
+    args: list[Arg] = [LAYOUT_ARG, adder, flow_id, part_id, part, MOST_PARTS, *letters]
+    keys = [*queue.block(found.keys[:-1]), queue.held(session)]
+    return Call(found, keys, args, lambda reply: str(reply.decode()))
+
+
+def go_letter(queue: str, adder: str, child: str, count: int) -> bytes:
+    """What lets the first jobs of a part start: the outbox holds it like what a job's end sends."""
+    head = msgspec.msgpack.encode(Letter(queue, child, count, GO, "a", 0, adder, 0))
+    return len(head).to_bytes(4, "big") + head
+
+
+def parts_of(queue: QueueKeys, flow_id: str) -> Steps[dict[str, Part]]:
+    """What jobs of this queue have added to a flow, by id."""
+    key = _key(queue, f"grown:{flow_id}")
+    found: list[bytes] | dict[bytes, bytes] = yield command("HGETALL", key, key=key, decode=_raw)
+    pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+    return {part_id.decode(): decode_part(data) for part_id, data in pairs if data}
+
+
+def _clear_part(queue: QueueKeys, part_id: str) -> Steps[None]:
+    """Take away what a job began to add and did not end, once that job has ended."""
+    key = _key(queue, "growing")
+    data: bytes | None = yield command("HGET", key, part_id, key=key, decode=_raw)
+    if data is None:
+        yield forget(queue, "incomplete", part_id)
+        return
+    part = decode_part(data)
+    if not (yield _clear(queue, "begin", part.adder, part_id)):
+        return
+    for number, node in enumerate(part.graph.nodes):
+        keys = queue_keys(node.queue, queue.prefix)
+        ids = node.ids(part_id, number)
+        for first in range(0, len(ids), ops.MOST_JOBS_A_CALL):
+            yield _clear(keys, "drop", part.adder, part_id, ids[first : first + ops.MOST_JOBS_A_CALL])
+    for waiter in part.waiters:
+        yield from waiter.expect(queue.prefix, part_id, is_on=False)
+    yield _clear(queue, "end", part.adder, part_id)
+
+
+def _clear(queue: QueueKeys, verb: str, adder: str, part_id: str, ids: Sequence[str] = ()) -> Call[bool]:
+    found = script("grow_clear")
+    args: list[Arg] = [LAYOUT_ARG, verb, adder, part_id.partition(PART)[0], part_id, *ids]
+    return Call(found, queue.block(found.keys), args, bool)
 
 
 encode_graph = msgspec.msgpack.Encoder().encode

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from headrace.core.record import Record, State, decode
-from headrace.core.ties import group_in, limits_in
+from headrace.core.ties import group_in, limits_in, parents_in
 from headrace.engine import admin, ops
 from headrace.engine.admin import LimitState, QueueCounts
 from headrace.engine.call import Steps, command
@@ -14,6 +14,7 @@ from headrace.engine.keys import QueueKeys
 from headrace.errors import JobNotFound
 
 MOST_LOOKED_THROUGH = 100_000
+MOST_NAMED = 5
 
 
 def why(queue: QueueKeys, job_id: str) -> Steps[list[str]]:
@@ -38,10 +39,7 @@ def why(queue: QueueKeys, job_id: str) -> Steps[list[str]]:
         state: LimitState = (yield admin.look_at_limits(queue, [look.limit]))[0]
         found.append(_limit(state))
     elif look.state is State.WAITING:
-        flow = job_id.partition(".")[0] if "." in job_id else ""
-        found.append(
-            f"it waits for {look.missing} other job(s)" + (f": headrace flow show {flow} tells which" if flow else "")
-        )
+        found.append(_waiting(job_id, record, look))
     else:
         found += yield from _in_line(queue, job_id, record, look)
     return found + (yield from _nobody(queue))
@@ -50,6 +48,19 @@ def why(queue: QueueKeys, job_id: str) -> Steps[list[str]]:
 def _ended(record: Record, state: State) -> str:
     reason = record.reason or record.note
     return f"it has ended: {state}" + (f", {reason}" if reason else "")
+
+
+def _waiting(job_id: str, record: Record, look: ops.Look) -> str:
+    """Of a job that waits for others: a step of a flow, or one with `depends_on`, whose ties name what it waits for."""
+    parents = parents_in(record.options.ties if record.options else None)
+    if not parents:
+        return f"it waits for {_jobs(look.missing or 0)}: headrace flow show {job_id.partition('.')[0]} tells which"
+    named = ", ".join(parents[:MOST_NAMED]) + (", …" if len(parents) > MOST_NAMED else "")
+    return f"it waits for {look.missing} of these jobs to succeed: {named}"
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} job" if count == 1 else f"{count:,} jobs"
 
 
 def _limit(state: LimitState) -> str:
@@ -72,18 +83,26 @@ def _in_line(queue: QueueKeys, job_id: str, record: Record, look: ops.Look) -> S
     if group:
         key = queue.base + f"group:{group}"
         place: int | None = yield command("LPOS", key, job_id, "MAXLEN", MOST_LOOKED_THROUGH, key=key, decode=_place)
-        where = f"behind {place} job(s) of" if place else "first of" if place == 0 else "far behind in"
+        where = f"behind {_jobs(place)} of" if place else "first of" if place == 0 else "far behind in"
         return [f"it stands {where} its group {group}, which takes turns with the others"]
     if record.priority:
         key = queue.priority.decode()
         rank: int | None = yield command("ZRANK", key, job_id, key=key, decode=_place)
         ready = 0 if record.priority > 0 else (yield command("LLEN", queue.ready, key=queue.ready, decode=int))
-        return [f"it stands behind {(rank or 0) + ready} job(s): its priority is {record.priority}"]
+        return [f"{_place_in_line((rank or 0) + ready)}: its priority is {record.priority}"]
     ahead: int = yield command("ZCOUNT", queue.priority, "-inf", f"({100 << 44}", key=queue.priority, decode=int)
     place = yield command("LPOS", queue.ready, job_id, "MAXLEN", MOST_LOOKED_THROUGH, key=queue.ready, decode=_place)
-    count = f"{place + ahead:,}" if place is not None else f"more than {MOST_LOOKED_THROUGH:,}"
+    where = (
+        _place_in_line(place + ahead)
+        if place is not None
+        else f"it stands behind more than {_jobs(MOST_LOOKED_THROUGH)}"
+    )
     limits = ", ".join(limit["n"] for limit in limits_in(ties))
-    return [f"it stands behind {count} job(s)" + (f"; when it is its turn, it must pass {limits}" if limits else "")]
+    return [where + (f"; when it is its turn, it must pass {limits}" if limits else "")]
+
+
+def _place_in_line(ahead: int) -> str:
+    return f"it stands behind {_jobs(ahead)}" if ahead else "it is next in line"
 
 
 def _nobody(queue: QueueKeys) -> Steps[list[str]]:

@@ -108,6 +108,10 @@ class Reports:
         found = self._find(job_id)
         return found is not None and found.is_asked
 
+    def session(self, job_id: str) -> str:
+        found = self._find(job_id)
+        return "" if found is None else found.session
+
     def _send_progress(self, job_id: str, data: bytes) -> None:
         found = self._find(job_id)
         if found is not None:

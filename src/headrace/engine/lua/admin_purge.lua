@@ -43,7 +43,7 @@ for i = 1, #gone do
   local ties = ties_of(q, gone[i])
   if ties then
     untie(q, gone[i], ties, with_state(records_of[gone[i]], CANCELLED))
-    redis.call('DEL', key_of(q, 'inputs:' .. gone[i]))
+    redis.call('DEL', key_of(q, 'inputs:' .. gone[i]), key_of(q, 'expects:' .. gone[i]))
   end
 end
 follow(q)

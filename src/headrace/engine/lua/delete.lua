@@ -31,7 +31,7 @@ if ties then
   take_out(q, id, ties)
   untie(q, id, ties, state_of(record) == LIVE and with_state(record, CANCELLED))
   follow(q)
-  redis.call('DEL', key_of(q, 'inputs:' .. id))
+  redis.call('DEL', key_of(q, 'inputs:' .. id), key_of(q, 'expects:' .. id))
 end
 for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZREM', key, id) end
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end

@@ -10,6 +10,12 @@ local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
 redis.call('HSETNX', q.meta, 'layout', ARGV[1])
 if ARGV[3] ~= '' then
+  -- Those of more than 30 days ago: bounded, and each new flow takes away more than it brings.
+  local old = redis.call('ZRANGEBYSCORE', key_of(q, 'flows'), '-inf', now() - 30 * DAY_MS, 'LIMIT', 0, 16)
+  if #old > 0 then
+    redis.call('ZREM', key_of(q, 'flows'), unpack(old))
+    redis.call('HDEL', key_of(q, 'graphs'), unpack(old))
+  end
   redis.call('HSET', key_of(q, 'graphs'), ARGV[2], ARGV[3])
   redis.call('ZADD', key_of(q, 'flows'), 'NX', now(), ARGV[2])
 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- link: a job of this queue, when it ends, sends what it ended with to another; at once if it has ended. Again does no harm.
 -- keys: jobs meta ties
--- ARGV[1] layout  [2] job id  [3] the child's queue, '' for this one  [4] child  [5] input number  [6] when
+-- ARGV[1] layout  [2] job id  [3] the child's queue, '' for this one  [4] child  [5] input number or name  [6] when
 -- returns 1 linked | 0 it has ended: the outbox has it | -1 there is no such job
 -- include: record
 -- include: ties
@@ -11,7 +11,7 @@
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
-local id, n = ARGV[2], tonumber(ARGV[5])
+local id, n = ARGV[2], tonumber(ARGV[5]) or ARGV[5]
 local record = redis.call('HGET', q.jobs, id)
 if not record then return -1 end
 if state_of(record) ~= LIVE then

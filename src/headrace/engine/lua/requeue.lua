@@ -32,7 +32,11 @@ if redis.call('PERSIST', key_of(q, 'saved:' .. id)) == 1 then
   redis.call('HSET', q.ties, id, cmsgpack.pack(with_saved))
 end
 local missing = ties and ties.p and ties.p - redis.call('HLEN', key_of(q, 'inputs:' .. id)) or 0
-if ties and ties.p then redis.call('PERSIST', key_of(q, 'inputs:' .. id)) end
+if ties and ties.p then
+  for _, inputs in ipairs(redis.call('HVALS', key_of(q, 'expects:' .. id))) do missing = missing + inputs end
+  redis.call('PERSIST', key_of(q, 'inputs:' .. id))
+  redis.call('PERSIST', key_of(q, 'expects:' .. id))
+end
 if missing > 0 then
   redis.call('HSET', key_of(q, 'waiting'), id, missing)
   if ties.x then redis.call('ZADD', key_of(q, 'timeouts'), now() + ties.x, id) end

@@ -50,6 +50,7 @@ local function rare()
   it.follow, it.with_inputs, it.with_saved = follow, with_inputs, with_saved
   it.write_buckets, it.untie_rest = write_buckets, untie_rest
   it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
+  it.hold_suspect = hold_suspect
   -- How many more jobs of the queue may run.
   function it.room(q, most)
     local running = 0

@@ -86,20 +86,6 @@ else redis.call('HDEL', q.meta, 'trim_at') end
 
 -- What is kept for ties and says nothing any more. Bounded, as above.
 local function trim_ties()
-
--- Jobs that have waited long enough for what would come from outside.
-local function end_waiting()
-  local timeouts = key_of(q, 'timeouts')
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', timeouts, '-inf', now_ms, 'LIMIT', 0, 64)) do
-    redis.call('ZREM', timeouts, id)
-    local record = redis.call('HGET', q.jobs, id)
-    if record and state_of(record) == LIVE and redis.call('HDEL', key_of(q, 'waiting'), id) == 1 then
-      finish(q, id, with_reason(with_state(record, FAILED), 'nothing came in time'), q.dead, now_ms + 30 * DAY_MS, 'failed')
-    end
-  end
-end
-if redis.call('EXISTS', key_of(q, 'waiting')) == 1 then end_waiting() end
-follow(q)
   local throttled, rates, groups = key_of(q, 'throttled'), key_of(q, 'rates'), key_of(q, 'groups')
   if redis.call('EXISTS', throttled, rates, groups, key_of(q, 'holds')) == 0 then return end
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', throttled, '-inf', now_ms, 'LIMIT', 0, 256)) do

@@ -39,7 +39,7 @@ end
 -- Returns ids, records, fence, next due ms or -1, more, suspects waiting, is suspect.
 local function claim_from(q, meta, want, take_suspects)
   local ids, records, more, is_suspect, suspects_waiting = {}, {}, 0, 0, 0
-  local next_due, has_priority, has_ties, has_groups = -1, false, false, false
+  local next_due, has_priority, has_ties, has_groups, is_taken, suspect_opens = -1, false, false, false, false, nil
   if meta[4] then want = math.min(want, rare().room(q, tonumber(meta[4]))) end
   if meta[2] or want < 1 then return ids, records, '0', next_due, more, suspects_waiting, is_suspect end
   -- One look tells whether anything but plain ready jobs is there; mostly nothing is.
@@ -49,16 +49,17 @@ local function claim_from(q, meta, want, take_suspects)
     local id = take_suspects and redis.call('LPOP', q.suspects)
     if id then
       keep_live(q, {id}, ids, records)
-      is_suspect, more = #ids, 1
-      if has_ties then
-        rare().hold_back(q, ids, records, 1, true)
+      if has_ties and #ids == 1 then
+        suspect_opens = rare().hold_suspect(q, ids, records)
         rare().write_buckets(q)
       end
+      is_suspect = #ids
+      if is_suspect == 1 then more, is_taken = 1, true end
     elseif not take_suspects then
       suspects_waiting = redis.call('EXISTS', q.suspects)
     end
   end
-  if is_suspect == 0 then
+  if not is_taken then
     local is_held_back = false
     if has_ties then
       has_groups = rare().has_groups(q)
@@ -81,6 +82,10 @@ local function claim_from(q, meta, want, take_suspects)
     if is_held_back then more = 1 end
     if has_ties then
       next_due = rare().next_gate(q, next_due)
+      if suspect_opens and suspect_opens >= 0 then
+        local wait = math.max(suspect_opens - now_ms, 0)
+        next_due = next_due >= 0 and math.min(next_due, wait) or wait
+      end
       rare().write_buckets(q)
     end
   end

@@ -1,5 +1,6 @@
 -- Edges of flows. A job that waits for others has its count of missing inputs in `waiting`, and what has come in inputs:ID, by number:
 -- each the ended record of the job that sent it. An input comes once, however often it is sent, so no edge is lost or doubled.
+-- What was added while the flow ran sends its own id as the number; expects:ID tells how many inputs each such part sends (expect.lua).
 -- An edge is {c child (or the prefix of many), k how many, q its queue ('' here), n input number, w when: s succeeded, f failed, a any, r the child reads the record}.
 local MOST_ARRIVALS = 128 -- in one script; the rest goes through the outbox, as all does that is for other queues
 
@@ -28,9 +29,21 @@ local function letter(edge, id, record)
   return struct.pack('>I4', #head) .. head .. record
 end
 
+-- An input for a job that has ended: kept beside the others for as long as they are, in case the job is put back.
+local function keep_late(q, id, n, input)
+  local child = redis.call('HGET', q.jobs, id)
+  if not child or state_of(child) == LIVE or state_of(child) == 6 then return end
+  if redis.call('HSETNX', key_of(q, 'inputs:' .. id), n, input) == 1 then
+    redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), state_of(child) == FAILED and 30 * DAY_MS or DAY_MS)
+  end
+end
+
 -- One input comes. Returns the child's new record when this ended it instead.
 local function arrive(q, id, n, when, state, record, parent, wants)
-  if redis.call('HEXISTS', key_of(q, 'waiting'), id) == 0 then return end
+  if redis.call('HEXISTS', key_of(q, 'waiting'), id) == 0 then
+    if is_met(when, state) then keep_late(q, id, n, wants and record or '') end
+    return
+  end
   if is_met(when, state) then
     if redis.call('HSETNX', key_of(q, 'inputs:' .. id), n, wants and record or '') == 0 then return end
     if redis.call('HINCRBY', key_of(q, 'waiting'), id, -1) > 0 then return end

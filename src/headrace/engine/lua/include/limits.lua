@@ -49,13 +49,13 @@ end
 local has_slot = false -- this claim has taken a job that holds a slot: a consumer runs one such job at a time
 
 -- 'go' (its share of every limit is taken), 'later' (it must wait for the next claim), or the limit that is shut and when it opens.
--- `from`: the limit at whose head the job stands; elsewhere it waits behind those that are parked.
+-- `from`: the limit at whose head the job stands; elsewhere it waits behind those that are parked. True: before all of them.
 local function try_limits(q, id, ties, from)
   local rules, takes_slot = {}, false
   for i, limit in ipairs(ties.l) do
     local rule = rule_of(q, limit)
     rules[i], takes_slot = rule, takes_slot or rule.c
-    if limit.n ~= from and not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
+    if limit.n ~= from and from ~= true and not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
     local opens = shut_until(q, limit, rule)
     if opens then return limit.n, opens end
   end
@@ -116,8 +116,23 @@ local function through_gates(q, ids, records, want)
   return more
 end
 
+-- A suspect that may not go now stands behind the other suspects; returns when to look again (ms), -1: when a slot is freed.
+local function hold_suspect(q, ids, records)
+  local ties = ties_of(q, ids[1])
+  if not ties then return nil end
+  local where, opens = 'go', nil
+  if ties.l then where, opens = try_limits(q, ids[1], ties, true) end
+  if where == 'go' then
+    start(q, ids[1], ties)
+    return nil
+  end
+  redis.call('RPUSH', q.suspects, ids[1])
+  ids[1], records[1] = nil, nil
+  return opens or -1
+end
+
 -- Of jobs taken from the queue, those that may go now stay in `ids` and `records`; the others are parked, or go back to the head.
-local function hold_back(q, ids, records, first, force)
+local function hold_back(q, ids, records, first)
   if #ids < first then return false end
   local some = {}
   for i = first, #ids do some[#some + 1] = ids[i] end
@@ -128,11 +143,7 @@ local function hold_back(q, ids, records, first, force)
     local id, record, tie = ids[i], records[i], ties[i - first + 1]
     ids[i], records[i] = nil, nil
     local where, opens = 'go', nil
-    if tie and tie.l and force then
-      local rules = {}
-      for n, limit in ipairs(tie.l) do rules[n] = rule_of(q, limit) end
-      take_limits(q, id, tie.l, rules)
-    elseif tie and tie.l then
+    if tie and tie.l then
       where, opens = try_limits(q, id, tie)
     end
     if where == 'go' then

@@ -95,9 +95,11 @@ local function untie(q, id, ties, record, rest)
       redis.call('ZREM', key_of(q, 'linking'), id)
     end
     if record and state_of(record) ~= 6 then
-      redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), state_of(record) == FAILED and 30 * DAY_MS or DAY_MS)
+      local keep_ms = state_of(record) == FAILED and 30 * DAY_MS or DAY_MS
+      redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), keep_ms)
+      redis.call('PEXPIRE', key_of(q, 'expects:' .. id), keep_ms)
     else
-      redis.call('DEL', key_of(q, 'inputs:' .. id))
+      redis.call('DEL', key_of(q, 'inputs:' .. id), key_of(q, 'expects:' .. id))
     end
   end
   if ties.v then
