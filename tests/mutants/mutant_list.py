@@ -78,7 +78,7 @@ CLAIM = [
     Mutant("include/claim.lua", "redis.call('SADD', q.held, unpack(ids))", "", "nobody is noted as a job's holder"),
     Mutant("include/claim.lua", "if meta[2] or want < 1 then", "if want < 1 then", "a paused queue gives jobs"),
     Mutant("include/claim.lua", "if state == 3 then", "if state then", "a cancelled job's entry runs"),
-    Mutant("include/claim.lua", "is_suspect, more = #ids, 1", "is_suspect, more = 0, 1", "a suspect is claimed with others"),
+    Mutant("include/claim.lua", "if is_suspect == 1 then more, is_taken = 1, true end", "is_suspect = 0", "a suspect is claimed with others"),
     Mutant("include/claim.lua", "redis.call('LPOP', q.suspects)", "redis.call('LINDEX', q.suspects, 0)",
            "a suspect is claimed and stays among the suspects"),
     Mutant("include/claim.lua", "or more == 1 and redis.call('EXISTS', q.ready, q.suspects, q.priority) > 0 then",
@@ -347,7 +347,7 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if limit.n ~= from and not is_calm(q) and",
+        "if limit.n ~= from and from ~= true and not is_calm(q) and",
         "if false and",
         "a later job passes those that are parked",
         TIED,
@@ -480,7 +480,7 @@ EDGES = [
     Mutant("include/ties.lua", "if ties.e and record then", "if false then", "edges are not followed", JOINED),
     Mutant(
         "include/ties.lua",
-        "      redis.call('DEL', key_of(q, 'inputs:' .. id))\n",
+        "      redis.call('DEL', key_of(q, 'inputs:' .. id), key_of(q, 'expects:' .. id))\n",
         "",
         "inputs are left behind",
         JOINED,
