@@ -26,7 +26,7 @@ class Reporter(Protocol):
 
     def log(self, job: JobContext, line: str) -> None: ...
 
-    def save(self, job_id: str, state: Any) -> Future[bool | None]: ...
+    def save(self, job_id: str, fence: int, state: Any) -> Future[bool | None]: ...
 
     def is_cancelled(self, job_id: str) -> bool: ...
 
@@ -108,13 +108,15 @@ class JobContext:
         """
         if _is_in_loop():
             raise UsageError("save would block the event loop: write `await current_job().asave(state)`")
-        return self._is_saved(None if self._reporter is None else self._reporter.save(self.id, state).result())
+        return self._is_saved(
+            None if self._reporter is None else self._reporter.save(self.id, self.fence, state).result()
+        )
 
     async def asave(self, state: Any) -> bool:
         """As `save`, for async code."""
         if self._reporter is None:
             return True
-        return self._is_saved(await asyncio.wrap_future(self._reporter.save(self.id, state)))
+        return self._is_saved(await asyncio.wrap_future(self._reporter.save(self.id, self.fence, state)))
 
     def _is_saved(self, answer: bool | None) -> bool:
         if answer is False and self._reporter is not None:

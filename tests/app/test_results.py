@@ -244,7 +244,7 @@ def test_a_running_job_shows_where_it_is(app: Headrace, run_one: Run) -> None:
     keys = queue_keys("default", app.prefix)
     app.client.run(ops.open_session([keys], "other", 10_000, split=False))
     app.client.run(ops.claim([keys], "other", 1, split=False))
-    app.client.run(ops.set_progress(keys, "other", job.id, Progress.now(0.5, "half").encode()))
+    app.client.run(ops.set_progress(keys, ("other", ""), job.id, Progress.now(0.5, "half").encode()))
     job.refresh()
     assert (job.state, job.attempt) == (State.RUNNING, 1)
     assert job.progress is not None and (job.progress.fraction, job.progress.text) == (0.5, "half")

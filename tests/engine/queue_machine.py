@@ -378,7 +378,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.stop_watching(job_id, waiter)
 
     def tell_progress(self, job_id: str, session: str | None) -> None:
-        told = self.run(ops.set_progress(QUEUE, session or "none", job_id, b"\x90"))
+        told = self.run(ops.set_progress(QUEUE, (session or "none", ""), job_id, b"\x90"))
         assert self.model.note_progress(job_id, session) == told
 
     def watch(self, job_id: str, waiter: str) -> None:

@@ -35,7 +35,7 @@ def kit(client: SyncClient) -> Kit:
     kit.client.run(ops.claim(kit.queues, "lost", 1, split=kit.split))
     kit.release("lost", "urgent", alone=False)
     kit.client.run(ops.cancel(kit.queue, "cancelled"))
-    kit.client.run(ops.set_progress(kit.queue, "s", "held", b"\x90"))
+    kit.client.run(ops.set_progress(kit.queue, ("s", ""), "held", b"\x90"))
     kit.client.run(schedules.add(kit.queue, "hourly", Spec(every_ms=3_600_000, task="kit.task", payload=b"\x91\x90")))
     kit.client.run(schedules.add(kit.queue, "paused", Spec(every_ms=3_600_000, task="kit.task", payload=b"\x91\x90")))
     kit.client.run(schedules.pause(kit.client.run(schedules.find("hr", "paused")), ""))
@@ -241,8 +241,8 @@ def _move(kit: Kit, stop: threading.Event) -> None:
         kit.client.run(ops.cancel(kit.queue, names[1]))
         claims = kit.claim(session, 6)
         for claim in claims[:1]:
-            kit.client.run(ops.set_progress(kit.queue, session, claim.id, b"\x90"))
-            kit.client.run(ops.save_state(kit.queue, session, claim.id, b"\x90"))
+            kit.client.run(ops.set_progress(kit.queue, (session, ""), claim.id, b"\x90"))
+            kit.client.run(ops.save_state(kit.queue, (session, ""), claim.id, claim.fence, b"\x90"))
         for n, claim in enumerate(claims[:5]):
             kit.settle(session, [claim], kinds[n], ms=1 if n % 2 else 0)
         if turn % 5 == 0:

@@ -16,8 +16,8 @@ def kit(client: SyncClient) -> Kit:
     return Kit(client)
 
 
-def keep(kit: Kit, session: str, job_id: str, state: bytes = b"\x07") -> bool:
-    return kit.client.run(ops.save_state(kit.queue, session, job_id, state))
+def keep(kit: Kit, session: str, job_id: str, state: bytes = b"\x07", *, older: str = "", fence: int = 1) -> bool:
+    return kit.client.run(ops.save_state(kit.queue, (older or session, session), job_id, fence, state))
 
 
 def kept(kit: Kit, job_id: str) -> bytes | None:
@@ -65,6 +65,17 @@ def test_who_holds_the_job_no_more_saves_nothing(kit: Kit) -> None:
     kit.settle(other, kit.claim(other, 1))
     assert not keep(kit, other, "job")
     assert kept(kit, "job") is None and no_faults(kit)
+
+
+def test_a_run_saves_through_an_adoption_and_never_over_a_newer_one(kit: Kit) -> None:
+    """The session has its next name already, or an older run is still there in the same one."""
+    session = kit.open("a1")
+    kit.add("job")
+    kit.claim(session, 1)
+    kit.client.run(ops.adopt(kit.queues, "a1", "a2", 60_000, split=kit.split))
+    assert keep(kit, "a2", "job", b"\x01", older="a1", fence=7)
+    assert not keep(kit, "a2", "job", b"\x02", fence=6)
+    assert b"\x01" == kept(kit, "job")
 
 
 @pytest.mark.parametrize("kind", [ops.Kind.SUCCEEDED, ops.Kind.DROPPED, ops.Kind.CANCELLED])

@@ -482,8 +482,8 @@ def test_nothing_is_left_after_a_drain(kit: Kit) -> None:
     kit.client.run(ops.delete(kit.queue, "never"))
     session = kit.open("s")
     settled = kit.settle(session, [], want=100)
-    kit.client.run(ops.set_progress(kit.queue, "s", "job1", b"\x90"))
-    kit.client.run(ops.save_state(kit.queue, "s", "job1", b"\x90"))
+    kit.client.run(ops.set_progress(kit.queue, ("s", ""), "job1", b"\x90"))
+    kit.client.run(ops.save_state(kit.queue, ("s", ""), "job1", 1, b"\x90"))
     while settled.claimed.claims or settled.claimed.next_due_ms is not None:
         settled = kit.settle(session, settled.claimed.claims, ops.Kind.DROPPED, want=100)
     kit.release(session)

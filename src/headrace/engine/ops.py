@@ -699,16 +699,20 @@ def revived(record: Record) -> Record:
     )
 
 
-def set_progress(queue: QueueKeys, session: str, job_id: str, data: bytes) -> Call[bool]:
-    """Keep how far a job is that this session runs; True: it was asked to stop, or was taken over."""
+def set_progress(queue: QueueKeys, sessions: tuple[str, str], job_id: str, data: bytes) -> Call[bool]:
+    """Keep how far a job is; True: it was asked to stop, or was taken over.
+
+    Args:
+        sessions: the one that holds it, and the name that one takes next, as it may have just now.
+    """
     found = script("progress")
-    return Call(found, _keys(found, [queue], session), [LAYOUT_ARG, job_id, data], bool)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, *sessions, data], bool)
 
 
-def save_state(queue: QueueKeys, session: str, job_id: str, state: bytes) -> Call[bool]:
-    """Keep the checkpoint of a job that this session runs; False: it was taken over, and nothing was written."""
+def save_state(queue: QueueKeys, sessions: tuple[str, str], job_id: str, fence: int, state: bytes) -> Call[bool]:
+    """Keep the checkpoint of a run; False: the job was taken over, and nothing was written. `sessions`: as above."""
     found = script("save")
-    return Call(found, _keys(found, [queue], session), [LAYOUT_ARG, job_id, state], bool)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, *sessions, fence, state], bool)
 
 
 def saved_state(queue: QueueKeys, job_id: str) -> Call[bytes | None]:

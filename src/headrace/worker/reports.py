@@ -80,7 +80,7 @@ class Reports:
 
         return find
 
-    def save(self, job_id: str, state: Any) -> Future[bool | None]:
+    def save(self, job_id: str, fence: int, state: Any) -> Future[bool | None]:
         """True: it is stored; False: the run was taken over meanwhile; None: the server did not take it.
 
         Raises:
@@ -92,7 +92,7 @@ class Reports:
             gone: Future[bool | None] = Future()
             gone.set_result(False)
             return gone
-        return self._run(ops.save_state(found.queue, found.session, job_id, data))
+        return self._run(ops.save_state(found.queue, (found.session, found.next_session), job_id, fence, data))
 
     def hold(self, job_id: str, limit: str, hold_ms: int) -> None:
         found = self._find(job_id)
@@ -115,7 +115,7 @@ class Reports:
     def _send_progress(self, job_id: str, data: bytes) -> None:
         found = self._find(job_id)
         if found is not None:
-            self._run(ops.set_progress(found.queue, found.session, job_id, data))
+            self._run(ops.set_progress(found.queue, (found.session, found.next_session), job_id, data))
 
     def _run(self, call: Call[Any]) -> Future[Any]:
         def work() -> Any:
@@ -131,25 +131,31 @@ class Reports:
 class LatestOnly:
     """Passes on what is put in for a name: the first at once, then the latest, each `PROGRESS_EVERY_S` at most.
 
-    What comes in between is sent by a thread of its own, which begins with the first such, and ends when there is none.
+    What comes in between is sent by a thread of its own, which begins with the first such, in the process that has it.
     """
 
     def __init__(self, send: Callable[[str, bytes], None]) -> None:
         self._send = send
-        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
         self._sent_at_s: dict[str, float] = {}
         self._waiting: dict[str, bytes] = {}
-        self._pid = 0
+        self._thread: threading.Thread | None = None
 
     def put(self, name: str, data: bytes) -> None:
+        if self._pid != os.getpid():
+            self._begin()  # a fork has not taken the thread along
         now_s = time.monotonic()
-        with self._lock:
+        with self._changed:
             if now_s - self._sent_at_s.get(name, -PROGRESS_EVERY_S) < PROGRESS_EVERY_S:
-                is_first = not self._waiting or self._pid != os.getpid()  # a fork has not taken the thread along
                 self._waiting[name] = data
-                self._pid = os.getpid()
-                if is_first:
-                    threading.Thread(target=self._pass_on, name="headrace-progress", daemon=True).start()
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._pass_on, name="headrace-progress", daemon=True)
+                    self._thread.start()
+                self._changed.notify()
                 return
             self._waiting.pop(name, None)
             self._note(name, now_s)
@@ -162,19 +168,18 @@ class LatestOnly:
 
     def _pass_on(self) -> None:
         while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
             time.sleep(PROGRESS_EVERY_S / 4)
             now_s = time.monotonic()
-            with self._lock:
+            with self._changed:
                 due = [n for n in self._waiting if now_s - self._sent_at_s.get(n, 0.0) >= PROGRESS_EVERY_S]
                 ready = [(name, self._waiting.pop(name)) for name in due]
                 for name in due:
                     self._note(name, now_s)
             for name, data in ready:
                 self._send(name, data)
-            with self._lock:
-                if not self._waiting:
-                    self._pid = 0
-                    return
 
 
 def _at_once(work: Callable[[], Any]) -> Future[Any]:
