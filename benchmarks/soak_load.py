@@ -31,11 +31,12 @@ CANCEL_AFTER = 20
 
 
 class Load:
-    """Which job comes next, and how many of each kind were accepted; `gone`: results that were not there any more."""
+    """Which job comes next, and how many of each kind were accepted; `gone`: results that were not there any more;
+    `late`: jobs that had ended when they were to be cancelled."""
 
     def __init__(self) -> None:
         self.accepted: Counter[str] = Counter()
-        self.gone = 0
+        self.gone = self.late = 0
         self.to_cancel: deque[Job[object]] = deque()
         self._number = 0
         self._random = random.Random(20)
@@ -98,7 +99,7 @@ def produce(load: Load, app: Headrace, rate: float) -> None:
 def cancel(load: Load, leave: int) -> None:
     while len(load.to_cancel) > leave:
         with suppress(JobNotFound):  # it had ended long ago
-            load.to_cancel.popleft().cancel()
+            load.late += not load.to_cancel.popleft().cancel()
 
 
 async def aproduce(load: Load, app: Headrace, rate: float) -> None:
@@ -131,7 +132,7 @@ async def aproduce(load: Load, app: Headrace, rate: float) -> None:
 async def acancel(load: Load, leave: int) -> None:
     while len(load.to_cancel) > leave:
         with suppress(JobNotFound):
-            await load.to_cancel.popleft().acancel()
+            load.late += not await load.to_cancel.popleft().acancel()
 
 
 def main() -> int:
@@ -142,7 +143,7 @@ def main() -> int:
             asyncio.run(aproduce(load, app, rate))
         else:
             produce(load, app, rate)
-    print(json.dumps({"accepted": load.accepted, "gone": load.gone}))
+    print(json.dumps({"accepted": load.accepted, "gone": load.gone, "late": load.late}))
     return 0
 
 

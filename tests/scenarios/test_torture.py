@@ -20,7 +20,7 @@ from headrace.errors import UsageError
 from headrace.torture.chaos import OF_THE_CLOCK, OF_THE_SERVER, WEIGHTS, schedule
 from headrace.torture.judge import Audit, Run, judge, read_audit, runs_beside
 from headrace.torture.ledger import Effects, Ledger
-from headrace.torture.server import HOUR_S, Victim, make_server
+from headrace.torture.server import HOUR_S, Victim, make_server, mends_torn_tail
 from headrace.torture.watch import AFTERWARDS_S, Health
 from servers import redis7_binary
 
@@ -170,6 +170,15 @@ def _get(key: bytes, field: str):  # type: ignore[no-untyped-def]
     from headrace.engine.call import command
 
     return command("HGET", key, field, key=key, decode=lambda reply: reply)
+
+
+def test_a_server_that_would_lose_what_follows_a_torn_tail_keeps_its_disk(tmp_path: Path) -> None:
+    """The embedded one cuts off the whole of a half transaction; Redis 7.0 goes on inside of it."""
+    assert mends_torn_tail(tmp_path / "valkey", None)
+    seven = redis7_binary()
+    if seven is None or " v=7.0." not in subprocess.run([seven, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("no redis-server 7.0: apt-get install redis-server")
+    assert not mends_torn_tail(tmp_path / "redis", seven)
 
 
 def test_a_server_that_cannot_start_under_libfaketime_keeps_its_clock(tmp_path: Path) -> None:

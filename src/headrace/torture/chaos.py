@@ -44,7 +44,7 @@ WEIGHTS = {
     "server's clock drifts": 2,
 }
 OF_THE_CLOCK = frozenset(name for name in WEIGHTS if name.startswith("server's clock"))
-OF_LINUX = frozenset({"server's disk full"})
+OF_THE_DISK = frozenset({"server's disk full"})
 OF_THE_SERVER = frozenset({"clients killed", *(name for name in WEIGHTS if name.startswith("server"))})
 PAUSE_S = (0.1, 0.7)
 

@@ -19,12 +19,12 @@ from headrace.errors import HeadraceError, UsageError
 from headrace.server import EmbeddedServer
 from headrace.testing.clock import MovableClock
 from headrace.testing.proxy import FaultProxy
-from headrace.torture.chaos import OF_LINUX, OF_THE_CLOCK, OF_THE_SERVER, Chaos, schedule
+from headrace.torture.chaos import OF_THE_CLOCK, OF_THE_DISK, OF_THE_SERVER, Chaos, schedule
 from headrace.torture.field import POOLS, Files, Member, make_producer, make_worker
 from headrace.torture.judge import Verdict, judge, read_audit
 from headrace.torture.ledger import Ledger
 from headrace.torture.names import QUEUES
-from headrace.torture.server import Victim, make_server
+from headrace.torture.server import Victim, make_server, mends_torn_tail
 from headrace.torture.watch import Watch
 
 PRODUCERS = 2
@@ -99,7 +99,7 @@ def torture(plan: Plan, say: Callable[[str], None]) -> Report:
             watch = stack.enter_context(Watch(workers))
             stack.callback(victim.close)
             chaos = Chaos(workers, producers, victim, watch)
-            faults = schedule(plan.seed, plan.seconds, leave_out=_impossible(server, clock))
+            faults = schedule(plan.seed, plan.seconds, leave_out=_impossible(plan, folder, server, clock, say))
             say(f"seed {plan.seed}: {len(faults)} faults in {plan.seconds:g} s, on {report.server}")
             chaos.run(faults, say=say)
             chaos.heal()
@@ -119,11 +119,21 @@ def torture(plan: Plan, say: Callable[[str], None]) -> Report:
         return report
 
 
-def _impossible(server: EmbeddedServer | None, clock: MovableClock | None) -> frozenset[str]:
+def _impossible(
+    plan: Plan, folder: Path, server: EmbeddedServer | None, clock: MovableClock | None, say: Callable[[str], None]
+) -> frozenset[str]:
     """The faults that cannot be made here, or must not."""
     if server is None:
         return OF_THE_SERVER
-    return (frozenset() if clock else OF_THE_CLOCK) | (frozenset() if sys.platform == "linux" else OF_LINUX)
+    left_out = frozenset() if clock else OF_THE_CLOCK
+    if sys.platform != "linux":
+        left_out |= OF_THE_DISK
+    elif not mends_torn_tail(folder, plan.binary):
+        say(
+            "this server goes on inside the half transaction that a torn append-only file ends with: its disk is not filled"
+        )
+        left_out |= OF_THE_DISK
+    return left_out
 
 
 def _see_empty(client: SyncClient) -> None:

@@ -160,6 +160,29 @@ def make_server(folder: Path, program: str | None) -> tuple[EmbeddedServer, Mova
     return EmbeddedServer(data_dir=folder / "server", config=config, binary=binary), clock
 
 
+def mends_torn_tail(folder: Path, program: str | None) -> bool:
+    """Whether this server, when its append-only file ends within a transaction, cuts that off whole.
+
+    Redis 7.0, and Valkey until its pull request 4342, leave the transaction's beginning there: what they write afterwards becomes
+    a part of it, and is lost at the restart after the next.
+    """
+    torn = folder / "torn"
+    server = EmbeddedServer(data_dir=torn, config={"appendfsync": "always"}, binary=program or embedded_binary())
+    with server:
+        client = SyncClient(ServerConfig(server.url, command_timeout_s=2.0))
+        log = max((torn / "appendonlydir").glob("*.incr.aof"))
+        server.kill()
+        with log.open("ab") as tail:
+            tail.write(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*3\r\n$3\r\nSET\r\n$1")
+        server.start()
+        client.run(command("SET", "hr:kept", "1", key="hr:kept", decode=lambda reply: reply))
+        server.kill()
+        server.start()
+        kept = client.run(command("EXISTS", "hr:kept", key="hr:kept", decode=bool))
+        client.close()
+    return kept
+
+
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
