@@ -1,4 +1,7 @@
-"""Run every test of the fault matrix, and write docs/fault-matrix.md: `make matrix`."""
+"""Run every test of the fault matrix, and write docs/fault-matrix.md: `make matrix`.
+
+Of a run that is over, `python matrix_page.py REPORT.xml` writes it too (pytest --junitxml=REPORT.xml -o junit_family=xunit1).
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,17 @@ def run(tests: list[str]) -> dict[str, Counter[str]]:
             ],
             cwd=ROOT,
         )  # fmt: skip
-        found: dict[str, Counter[str]] = defaultdict(Counter)
-        for case in ElementTree.parse(report).iter("testcase"):
-            name = str(case.get("name")).split("[")[0]
-            inner = str(case.get("classname")).split(".")[-1]
-            file = str(case.get("file")).removeprefix("tests/")
-            middle = f"{inner}::" if inner[:1].isupper() or inner.startswith("Test") else ""
-            found[f"{file}::{middle}{name}"][_result(case)] += 1
+        return read(report)
+
+
+def read(report: Path) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = str(case.get("name")).split("[")[0]
+        inner = str(case.get("classname")).split(".")[-1]
+        file = str(case.get("file")).removeprefix("tests/")
+        middle = f"{inner}::" if inner.startswith("Test") else ""
+        found[f"{file}::{middle}{name}"][_result(case)] += 1
     return found
 
 
@@ -71,8 +78,8 @@ def _told(row: Row, results: dict[str, Counter[str]]) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(total.items())) or "–"
 
 
-def main() -> int:
-    results = run(all_tests())
+def main(reports: list[str]) -> int:
+    results = read(Path(reports[0])) if reports else run(all_tests())
     PAGE.write_text(page(results), "utf8")
     bad = [test for test in all_tests() if results.get(test, Counter({"failed": 1}))["failed"]]
     print(
@@ -83,4 +90,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
