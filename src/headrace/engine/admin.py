@@ -159,6 +159,7 @@ def drop_queue(queue: QueueKeys) -> Call[None]:
     """Delete a queue with all its jobs, records and totals. No worker may be on it."""
     keys = [getattr(queue, name) for name in script("tend").keys]
     keys += [queue.unique, queue.lingering, queue.outbox, queue.schedule_specs, queue.schedule_leases]
+    keys += [queue.minutes, queue.hours, queue.days]
     return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
 
 

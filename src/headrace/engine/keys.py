@@ -14,7 +14,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
     "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "ties", "outbox",
-    "schedules", "schedule_specs", "schedule_leases",
+    "schedules", "schedule_specs", "schedule_leases", "minutes", "hours", "days",
 )  # fmt: skip
 
 
@@ -46,6 +46,9 @@ class QueueKeys:
     schedules: bytes
     schedule_specs: bytes
     schedule_leases: bytes
+    minutes: bytes
+    hours: bytes
+    days: bytes
 
     def __init__(self, name: str, prefix: str = PREFIX) -> None:
         self.name = name
