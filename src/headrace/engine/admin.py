@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
 from headrace.engine.call import Arg, Call, Steps, command, script
-from headrace.engine.keys import QueueKeys, queues_key, workers_key
+from headrace.engine.keys import QueueKeys, audit_key, queues_key, workers_key
 from headrace.engine.ops import LAYOUT_ARG
 
 JOBS_A_CALL = 256
@@ -558,6 +558,17 @@ def send_command(prefix: str, worker_id: str, name: str) -> Call[bool]:
         [LAYOUT_ARG, worker_id, name],
         bool,
     )
+
+
+def note_action(prefix: str, note: bytes) -> Call[None]:
+    """Keep a note of what an operator did, with the last 1,000."""
+    return Call(script("admin_audit"), [audit_key(prefix)], [LAYOUT_ARG, note], lambda _: None)
+
+
+def list_actions(prefix: str, count: int = 200) -> Call[list[bytes]]:
+    """The last notes, the newest first."""
+    key = audit_key(prefix)
+    return command("LRANGE", key, 0, count - 1, key=key, decode=list)
 
 
 def server_time_ms(key: bytes | str) -> Call[int]:

@@ -96,6 +96,11 @@ def workers_key(prefix: str = PREFIX) -> str:
     return f"{prefix}:workers"
 
 
+def audit_key(prefix: str = PREFIX) -> str:
+    """List of what operators did on the dashboard, the newest first."""
+    return f"{prefix}:audit"
+
+
 def check_queue_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"queue name {name!r:.120} is not allowed: use 1 to 100 of A-Z a-z 0-9 . _ -")
