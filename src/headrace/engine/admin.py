@@ -478,10 +478,12 @@ def ended_state(record: Record) -> State:
 
 def error_of(record: Record) -> tuple[str, str]:
     """Type and message of what a failed job died of."""
+    last = record.errors[-1] if record.errors else None
+    # The reason repeats the last error, unless something else ended the job after it.
+    if last is not None and (record.reason is None or record.reason.startswith(last.type)):
+        return last.type, last.message
     if record.reason is not None:
         return "WorkerLost", record.reason
-    if record.errors:
-        return record.errors[-1].type, record.errors[-1].message
     return "", record.note or ""
 
 
