@@ -476,9 +476,9 @@ def steps(job: Details) -> list[tuple[str, int, float | None]]:
     """What has happened to a job: (word, instant, seconds since what was before)."""
     record = job.record
     found: list[tuple[str, int]] = [("created", record.created_at_ms)]
-    found += [("attempt_failed", error.at_ms) for error in record.errors or [] if error.at_ms]
     if record.started_at_ms:
         found.append(("started", record.started_at_ms))
+    found += [("attempt_failed", error.at_ms) for error in record.errors or [] if error.at_ms]
     if record.ended_at_ms:
         found.append((str(job.look.state), record.ended_at_ms))
     elif job.look.due_ms:
