@@ -36,6 +36,7 @@ from headrace.engine.audit import audit
 from headrace.engine.call import script
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
+from headrace.engine.stats import Unit
 from headrace.server import EmbeddedServer, embedded_binary
 from headrace.testing.clock import faketime_library
 from lab import HERE, pause, until
@@ -202,10 +203,12 @@ class Soak:
         return sum(self.client.run(count_jobs(queue)).live for queue in QUEUES)
 
     def forget(self) -> None:
-        """Delete the ended jobs, and what ends by itself later: the logs of jobs, kept for a day."""
+        """Delete the ended jobs, and what is kept for its time: the logs of jobs, and the statistics."""
         for queue in QUEUES:
             for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED):
                 self.client.run(purge(queue, state))
+            for unit in Unit:
+                self.redis.delete(getattr(queue, unit.key))
         for key in self.redis.scan_iter("*:log:*", count=1_000):
             self.redis.unlink(key)
 

@@ -148,3 +148,22 @@ def test_a_worker_is_listed_while_it_beats_and_takes_its_command_once(kit):
     assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info))) == "quiet"
     assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info), taken="quiet")) is None
     assert kit.client.run(ops.beat("hr", "w1", msgspec.msgpack.encode(info))) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("ValueError: no", ("ValueError", "no, never")),
+        ("worker lost: its lease ended", ("WorkerLost", "worker lost: its lease ended")),
+        (None, ("ValueError", "no, never")),
+    ],
+)
+def test_what_a_job_died_of_is_its_last_error_unless_its_worker_was_lost(reason, told):
+    """The reason of a failed record repeats its last error, or tells what came after it."""
+    record = msgspec.structs.replace(
+        decode(Kit.record(None)),  # type: ignore[arg-type]
+        state=int(Stored.FAILED),
+        errors=[AttemptError(1, "ValueError", "no, never")],
+        reason=reason,
+    )
+    assert admin.error_of(record) == told

@@ -82,7 +82,8 @@ def test_no_job_is_lost_by_kills_at_random_moments(lab: Lab, count: int, kills: 
 
 def _own_keys(name: str) -> list[bytes]:
     keys = queue_keys(name)
-    return [keys.meta, keys.stats, keys.producers, keys.wake, keys.sessions, keys.crashes]
+    own = [keys.meta, keys.stats, keys.producers, keys.wake, keys.sessions, keys.crashes]
+    return [*own, keys.minutes, keys.hours, keys.days]
 
 
 FAULTS = {

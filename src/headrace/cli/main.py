@@ -36,6 +36,7 @@ COMMANDS = {
     "schedule": ("schedule", "List, show, change, pause, skip, run and remove schedules."),
     "dead": ("dead", "Failed jobs by what went wrong: list, retry, purge."),
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
+    "web": ("web", "Show the dashboard in a browser."),
     "outbox": ("outbox", "Bring jobs enqueued in a database's transactions to the server."),
     "ping": ("ping", "Does the server answer?"),
     "check": ("check", "Check the server's settings and every queue's data."),

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
 from headrace.engine.call import Arg, Call, Steps, command, script
-from headrace.engine.keys import QueueKeys, queues_key, workers_key
+from headrace.engine.keys import QueueKeys, audit_key, queues_key, workers_key
 from headrace.engine.ops import LAYOUT_ARG
 
 JOBS_A_CALL = 256
@@ -159,6 +159,7 @@ def drop_queue(queue: QueueKeys) -> Call[None]:
     """Delete a queue with all its jobs, records and totals. No worker may be on it."""
     keys = [getattr(queue, name) for name in script("tend").keys]
     keys += [queue.unique, queue.lingering, queue.outbox, queue.schedule_specs, queue.schedule_leases]
+    keys += [queue.minutes, queue.hours, queue.days]
     return command("UNLINK", *keys, key=queue.jobs, decode=lambda _: None)
 
 
@@ -477,10 +478,12 @@ def ended_state(record: Record) -> State:
 
 def error_of(record: Record) -> tuple[str, str]:
     """Type and message of what a failed job died of."""
+    last = record.errors[-1] if record.errors else None
+    # The reason repeats the last error, unless something else ended the job after it.
+    if last is not None and (record.reason is None or record.reason.startswith(last.type)):
+        return last.type, last.message
     if record.reason is not None:
         return "WorkerLost", record.reason
-    if record.errors:
-        return record.errors[-1].type, record.errors[-1].message
     return "", record.note or ""
 
 
@@ -557,6 +560,17 @@ def send_command(prefix: str, worker_id: str, name: str) -> Call[bool]:
         [LAYOUT_ARG, worker_id, name],
         bool,
     )
+
+
+def note_action(prefix: str, note: bytes) -> Call[None]:
+    """Keep a note of what an operator did, with the last 1,000."""
+    return Call(script("admin_audit"), [audit_key(prefix)], [LAYOUT_ARG, note], lambda _: None)
+
+
+def list_actions(prefix: str, count: int = 200) -> Call[list[bytes]]:
+    """The last notes, the newest first."""
+    key = audit_key(prefix)
+    return command("LRANGE", key, 0, count - 1, key=key, decode=list)
 
 
 def server_time_ms(key: bytes | str) -> Call[int]:

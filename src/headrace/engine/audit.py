@@ -21,6 +21,7 @@ from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys
 from headrace.engine.ops import LAYOUT_ARG
+from headrace.engine.stats import Unit
 
 MOST_REPORTED = 200
 IDS_A_LOOK = 8
@@ -34,7 +35,7 @@ MISSING, UNREADABLE = -1, 0
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """`rule`: place, record, order, session, beside, unique, limit, counters, meta or schedule; `job_id`: "" when it is about no single job."""
+    """`rule`: place, record, order, session, beside, unique, limit, counters, meta, schedule or history; `job_id`: "" when it is about no single job."""
 
     queue: str
     rule: str
@@ -253,6 +254,7 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     violations += yield from _check_kept(queue)
     violations += yield from _check_meta(queue, is_held=any(places.held.values()))
     violations += yield from _check_schedules(queue)
+    violations += yield from _check_history(queue)
     if not any(found.rule in ("place", "record") for found in violations):
         violations += _check_counters(counts)
     return Audit(queue.name, len(places.marks), violations, len(suspicious) > MOST_REPORTED)
@@ -614,6 +616,19 @@ def _check_schedules(queue: QueueKeys) -> Steps[list[Violation]]:
     for name in names:
         if name not in known and not (yield from _has_schedule(queue, name)):
             wrong.append(Violation(queue.name, "schedule", f"schedule {name!r} is to be looked at, but has no entry"))
+    return wrong
+
+
+def _check_history(queue: QueueKeys) -> Steps[list[Violation]]:
+    """Statistics are bounded: old buckets are dropped as new ones come."""
+    wrong: list[Violation] = []
+    for unit in Unit:
+        key: bytes = getattr(queue, unit.key)
+        count = yield command("HLEN", key, key=key, decode=int)
+        most = unit.kept + unit.kept // 8 + 3
+        if count > most:
+            text = f"{count} buckets of statistics are kept in {unit.key!r}, more than {most}"
+            wrong.append(Violation(queue.name, "history", text))
     return wrong
 
 

@@ -14,7 +14,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 QUEUE_KEYS = (
     "jobs", "ready", "priority", "delayed", "sessions", "suspects", "crashes", "done", "dead", "meta",
     "producers", "unique", "wake", "stats", "watched", "cancels", "progress", "lingering", "ties", "outbox",
-    "schedules", "schedule_specs", "schedule_leases",
+    "schedules", "schedule_specs", "schedule_leases", "minutes", "hours", "days",
 )  # fmt: skip
 
 
@@ -46,6 +46,9 @@ class QueueKeys:
     schedules: bytes
     schedule_specs: bytes
     schedule_leases: bytes
+    minutes: bytes
+    hours: bytes
+    days: bytes
 
     def __init__(self, name: str, prefix: str = PREFIX) -> None:
         self.name = name
@@ -91,6 +94,11 @@ def queues_key(prefix: str = PREFIX) -> str:
 def workers_key(prefix: str = PREFIX) -> str:
     """Hash worker id -> its last beat; `!` + worker id -> a command for it."""
     return f"{prefix}:workers"
+
+
+def audit_key(prefix: str = PREFIX) -> str:
+    """List of what operators did on the dashboard, the newest first."""
+    return f"{prefix}:audit"
 
 
 def check_queue_name(name: object) -> str:

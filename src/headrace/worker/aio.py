@@ -29,7 +29,7 @@ from headrace.worker.batch import MOST
 from headrace.worker.board import Exit, SlotRow
 from headrace.worker.execute import Executor
 from headrace.worker.interrupts import Quit, asked, guarded, raise_in_thread, take_back, words
-from headrace.worker.runs import AnyRun, BatchRun, Member, Run
+from headrace.worker.runs import AnyRun, BatchRun, Member, Run, mark_of
 from headrace.worker.settle import Session, aexchange
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ class _Loop:
     async def _run(self) -> None:
         child = self._child
         while True:
+            if child.tally.due_ns <= time.monotonic_ns():
+                await self._send_tally()
             self._changed.clear()
             self._begin_gathered()
             outcomes, self._outcomes = self._outcomes, []
@@ -190,6 +192,13 @@ class _Loop:
                     await self._wait(claimed.next_due_ms)
             elif not want and not self._outcomes:
                 await self._wait(None)
+
+    async def _send_tally(self) -> None:
+        try:
+            for call in self._child.tally.take(self._child.queues):
+                await self._client.run(call)
+        except ServerError as error:
+            logger.info("some statistics were not kept: %s", error)
 
     def _drop_older_runs(self, claimed: set[str]) -> None:
         """A job that is claimed while an older run of it is still here was taken over meanwhile: what that one gives is not its end."""
@@ -336,6 +345,11 @@ class _Loop:
                 outcomes = [await self._executor.acall(run)]
         finally:
             self._tasks.discard(task)
+        now_ns = time.monotonic_ns()
+        if isinstance(run, BatchRun):
+            self._child.tally.add(run.marks(outcomes, now_ns))
+        else:
+            self._child.tally.add([mark_of(run, outcomes[0], now_ns)])
         self._leave(seat, outcomes)
 
     def _leave(self, seat: _Seat, outcomes: list[Settlement]) -> None:

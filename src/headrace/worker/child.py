@@ -43,6 +43,7 @@ from headrace.worker.outlets import Sender
 from headrace.worker.reports import Place, Reports
 from headrace.worker.runs import AnyRun, BatchRun
 from headrace.worker.settle import Session
+from headrace.worker.tally import Tally, send
 
 logger = logging.getLogger("headrace.worker")
 
@@ -86,6 +87,7 @@ class Child:
         self.queues: list[QueueKeys] = [queue_keys(name, self.server.prefix) for name in config.queues]
         self.on_wake: list[Callable[[], None]] = []
         self.on_interrupt: list[Callable[[], None]] = []
+        self.tally = Tally()
         self._jobs = 0
         self._helper = Helper(self)
         self._runner: asyncio.Runner | None = None
@@ -109,6 +111,7 @@ class Child:
         else:
             self._work()
         self.sender.close()
+        send(self.client.run, self.tally.take(self.queues))
         code = 0
         try:
             self._run_hooks(self.app.stop_hooks)

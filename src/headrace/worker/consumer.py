@@ -33,6 +33,7 @@ from headrace.worker.execute import Executor
 from headrace.worker.gate import Gate
 from headrace.worker.runs import BatchRun, Member, Run
 from headrace.worker.settle import Session, exchange
+from headrace.worker.tally import Mark, Tally, send
 
 logger = logging.getLogger("headrace.worker")
 
@@ -50,6 +51,7 @@ class Life(Protocol):
 
     is_stopping: bool
     is_burst: bool
+    tally: Tally
 
     @property
     def is_quiet(self) -> bool: ...
@@ -130,6 +132,8 @@ class Consumer:
     def _work(self) -> None:
         life = self._life
         while True:
+            if life.tally.due_ns <= time.monotonic_ns():
+                send(self._client.run, life.tally.take(self.session.queues))
             stopping = life.is_stopping
             permit = None if stopping or life.is_quiet else self._gate.enter(self._number)
             want = 0 if permit is None else 1 if permit.is_solo else self._size.want
@@ -272,6 +276,7 @@ class Consumer:
             life.wake_helper()
         begin, call, lock = self._executor.begin, self._call, self._lock
         outcome: Settlement | None = None
+        marks: list[Mark] = []
         ran = index = 0
         while True:
             with lock:
@@ -285,7 +290,7 @@ class Consumer:
             claim = claims[index]
             run = begin(claim)
             if type(run) is Member:
-                done = self._run_together(run, index)
+                done = self._run_together(run, index, marks)
                 timeout_ms, now_ns = slot.timeout_ms, time.monotonic_ns()
                 if not done:
                     break
@@ -303,9 +308,13 @@ class Consumer:
                     break
                 outcome = call(run)
                 cells[started_at] = 0
+                now_ns = time.monotonic_ns()
+                if outcome is not None:
+                    created_at_ms = run.record.created_at_ms if run.attempt == 1 else 0
+                    marks.append((run.queue, run.task, outcome.kind, run.started_ns, now_ns, created_at_ms))
             else:
                 outcome = run
-            now_ns = time.monotonic_ns()
+                now_ns = time.monotonic_ns()
             ran += 1
         with lock:
             left, self._batch = self._batch[self._next :], []
@@ -314,9 +323,10 @@ class Consumer:
         slot.clear_batch()
         if ran:
             self._size.learn(ran, now_ns - began_ns)
+            life.tally.add(marks)
             life.jobs_done(ran)
 
-    def _run_together(self, first: Member, index: int) -> int:
+    def _run_together(self, first: Member, index: int, marks: list[Mark]) -> int:
         """Run the call at `index` with those of the same task that come next; how many, 0: they are no longer ours."""
         batch = first.task_value.batch
         most = min(batch.max if batch else 1, self._alike[index] if index < len(self._alike) else 1)
@@ -330,7 +340,9 @@ class Consumer:
         slot.start_together(len(taken), index + len(taken) - 1, together.timeout_ms, time.monotonic_ns())
         is_ours = not slot.is_revoked
         if is_ours:
-            outcomes += self._call_batch(together)
+            settled = self._call_batch(together)
+            marks += together.marks(settled, time.monotonic_ns())
+            outcomes += settled
         slot.end_together()
         if not is_ours:
             self._give_up_rest()

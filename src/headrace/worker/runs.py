@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeAlias
 from headrace.context import BatchContext, JobContext, Reporter
 from headrace.core.record import Record
 from headrace.core.ties import find_limit, limits_in
-from headrace.engine.ops import Claim
+from headrace.engine.ops import Claim, Settlement
 from headrace.errors import JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.task import Task
 from headrace.wire import decode_plain
+from headrace.worker.tally import Mark
 
 SPLITS_MAX = 20
 
@@ -122,8 +123,19 @@ class BatchRun(BatchContext):
         self.timeout_ms = task.timeout_ms
         self.place = place
 
+    def marks(self, settled: Sequence[Settlement], ended_ns: int) -> list[Mark]:
+        """What the tally counts, of the members that have an outcome. Each took as long as the whole batch."""
+        runs = {member.id: member for member in self.members}
+        return [mark_of(runs[outcome.id], outcome, ended_ns) for outcome in settled if outcome.id in runs]
+
 
 AnyRun: TypeAlias = "Run | BatchRun"
+
+
+def mark_of(run: Run, outcome: Settlement, ended_ns: int) -> Mark:
+    """What the tally counts of one job."""
+    created_at_ms = run.record.created_at_ms if run.attempt == 1 else 0
+    return (run.queue, run.task, outcome.kind, run.started_ns or ended_ns, ended_ns, created_at_ms)
 
 
 class Parts:

@@ -35,6 +35,7 @@ from headrace.worker.config import WorkerConfig
 from headrace.worker.crew import Crew
 from headrace.worker.deadlines import Deadlines
 from headrace.worker.errands import Errands
+from headrace.worker.history import Historian
 from headrace.worker.launcher import Launcher, SpawnFailed
 from headrace.worker.leases import Leases
 from headrace.worker.messages import Hello
@@ -168,6 +169,7 @@ class Supervisor:
             Tender(self._crew, self._schedules),
             self._schedules,
             self._presence,
+            Historian(self._crew),
             MemoryLimit(self._crew),
         ]
 

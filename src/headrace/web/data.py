@@ -1,0 +1,274 @@
+"""What the pages show, read through the engine's own functions. Each read is kept for a second and shared by all viewers.
+
+No read's cost depends on how many jobs there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from headrace import wire
+from headrace.app import Headrace
+from headrace.core.record import Record, State, decode
+from headrace.core.tally import Sums, add, times_in
+from headrace.engine import admin, kept, ops, stats
+from headrace.engine.admin import Page, QueueCounts, Worker
+from headrace.engine.call import Op
+from headrace.engine.clients import AsyncClient
+from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
+from headrace.engine.stats import History, Unit
+from headrace.engine.why import why
+from headrace.errors import HeadraceError, JobNotFound, ServerUnreachable, UsageError
+from headrace.stream import LogLine, lines_of
+
+T = TypeVar("T")
+
+KEPT_S = 1.0
+MOST_KEPT = 500
+PAGE_JOBS = 50
+READ_WITHIN_S = 8.0
+TABS: dict[str, tuple[State, ...]] = {
+    "running": (State.RUNNING,),
+    "queued": (State.QUEUED,),
+    "later": (State.SCHEDULED, State.RETRYING),
+    "waiting": (State.WAITING,),
+    "failed": (State.FAILED,),
+    "ended": (State.SUCCEEDED, State.CANCELLED, State.EXPIRED),
+}
+SPANS: dict[str, tuple[Unit, int]] = {
+    "1h": (Unit.MINUTE, 60),
+    "24h": (Unit.HOUR, 24),
+    "7d": (Unit.HOUR, 168),
+    "30d": (Unit.DAY, 30),
+}
+
+
+def tab_counts(counts: QueueCounts) -> dict[str, int]:
+    """How many jobs stand behind each tab."""
+    return {
+        "running": counts.running,
+        "queued": counts.queued,
+        "later": counts.delayed,
+        "waiting": counts.parked + counts.waiting,
+        "failed": counts.dead,
+        "ended": counts.done,
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overview:
+    """All queues and workers at about one instant. `oldest_s`: how long the next job in line of each queue has waited."""
+
+    queues: list[QueueCounts]
+    workers: list[Worker]
+    oldest_s: dict[str, float]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        found = dict.fromkeys(TABS, 0)
+        for counts in self.queues:
+            add(found, tab_counts(counts))
+        return found
+
+    @property
+    def busy(self) -> int:
+        return sum(int(worker.info.get("running", 0)) for worker in self.workers)
+
+    @property
+    def slots(self) -> int:
+        return sum(int(w.info.get("slots", 1)) * int(w.info.get("children", 1)) for w in self.workers)
+
+    def workers_of(self, queue: str) -> list[Worker]:
+        return [worker for worker in self.workers if queue in worker.info.get("queues", ())]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Point:
+    """One bucket of a chart, of all its queues."""
+
+    at_ms: int
+    queue: Sums
+    tasks: Sums
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chart:
+    """What became of jobs in a span. `failing`: (task, failed attempts), the worst first."""
+
+    span: str
+    width_ms: int
+    points: list[Point]
+    failing: list[tuple[str, int]]
+
+    def total(self, name: str) -> int:
+        """As the queues tell it: enqueued, succeeded, failed, retried."""
+        return sum(point.queue.get(name, 0) for point in self.points)
+
+    def quantile_s(self, kind: str, share: float) -> float | None:
+        together: Sums = {}
+        for point in self.points:
+            add(together, point.tasks)
+        return times_in(together, kind).quantile_s(share)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Details:
+    """One job with all that is known of it."""
+
+    queue: str
+    id: str
+    look: ops.Look
+    record: Record
+    log: list[LogLine]
+    why: list[str]
+
+    @property
+    def args(self) -> str:
+        args, kwargs = wire.decode_call(self.record.payload, None)
+        return shown_json({"args": args, "kwargs": kwargs})
+
+    @property
+    def result(self) -> str | None:
+        if self.record.result is None:
+            return None
+        return shown_json(msgspec.msgpack.decode(self.record.result))
+
+
+def shown_json(value: Any) -> str:
+    """For people: what JSON cannot say is shown as Python would."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=repr), indent=2).decode()
+
+
+class Source:
+    """The dashboard's one reader and writer of a server."""
+
+    def __init__(self, app: Headrace) -> None:
+        self.app = app
+        self.config = dataclasses.replace(app.server_config, retry_budget_s=0.5, connect_timeout_s=2.0)
+        self.prefix = app.prefix
+        self._client: AsyncClient | None = None
+        self._kept: dict[tuple[object, ...], tuple[float, asyncio.Task[Any]]] = {}
+
+    def queue(self, name: str) -> QueueKeys:
+        return queue_keys(name, self.prefix)
+
+    async def run(self, op: Op[T]) -> T:
+        """Raises ServerError when the server does not answer in time."""
+        if self._client is None:
+            self._client = AsyncClient(self.config)
+        try:
+            return await asyncio.wait_for(self._client.run(op), READ_WITHIN_S)
+        except TimeoutError:
+            raise ServerUnreachable("the server did not answer within 8 s") from None
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def forget(self) -> None:
+        """After a write: the next page shows what it did."""
+        self._kept.clear()
+
+    async def _shared(self, key: tuple[object, ...], read: Callable[[], Awaitable[T]]) -> T:
+        """One read for all who ask within a second, also while it is under way."""
+        now = time.monotonic()
+        loop = asyncio.get_running_loop()
+        found = self._kept.get(key)
+        if found is None or (found[1].done() and now - found[0] > KEPT_S) or found[1].get_loop() is not loop:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept = {k: kept for k, kept in self._kept.items() if not kept[1].done()}
+
+            async def work() -> T:
+                return await read()
+
+            found = self._kept[key] = (now, loop.create_task(work()))
+        # Who goes away must not take the read from the others.
+        return cast(T, await asyncio.shield(found[1]))
+
+    async def overview(self) -> Overview:
+        return await self._shared(("overview",), self._overview)
+
+    async def _overview(self) -> Overview:
+        names = await self.run(admin.queue_names(self.prefix))
+        queues = [await self.run(admin.count_jobs(self.queue(name))) for name in names]
+        oldest: dict[str, float] = {}
+        for counts in queues:
+            if counts.queued:
+                page = await self.run(admin.list_jobs(self.queue(counts.name), (State.QUEUED,), limit=1))
+                if page.rows:
+                    oldest[counts.name] = max(0.0, (counts.server_ms - page.rows[0].record.created_at_ms) / 1000)
+        return Overview(queues, await self.run(admin.list_workers(self.prefix)), oldest)
+
+    async def chart(self, span: str, queue: str | None = None) -> Chart:
+        return await self._shared(("chart", span, queue), lambda: self._chart(span, queue))
+
+    async def _chart(self, span: str, queue: str | None) -> Chart:
+        unit, count = SPANS[span]
+        names = [queue] if queue else await self.run(admin.queue_names(self.prefix))
+        histories: list[History] = [await self.run(stats.read_history(self.queue(name), unit, count)) for name in names]
+        sums: dict[int, tuple[Sums, Sums]] = {}
+        failed: Sums = {}
+        for history in histories:
+            for bucket in history.buckets:
+                of_queues, of_tasks = sums.setdefault(bucket.at_ms, ({}, {}))
+                add(of_queues, bucket.queue)
+                add(of_tasks, bucket.all_tasks)
+                for task, found in bucket.tasks.items():
+                    bad = found.get("failed", 0) + found.get("retried", 0) if task else 0
+                    if bad:
+                        add(failed, {task: bad})
+        failing = sorted(failed.items(), key=lambda item: -item[1])[:5]
+        points = [Point(at_ms, *sums[at_ms]) for at_ms in sorted(sums)][-count:]
+        return Chart(span, unit.ms, points, failing)
+
+    async def jobs(self, queue: str, tab: str, cursor: str) -> Page:
+        keys = self.queue(queue)
+
+        async def read() -> Page:
+            return await self.run(admin.list_jobs(keys, TABS[tab], cursor=cursor, limit=PAGE_JOBS))
+
+        return await self._shared(("jobs", queue, tab, cursor), read)
+
+    async def job(self, queue: str, job_id: str) -> Details:
+        """Raises JobNotFound."""
+        return await self._shared(("job", queue, job_id), lambda: self._job(queue, job_id))
+
+    async def _job(self, queue: str, job_id: str) -> Details:
+        keys = self.queue(queue)
+        look = await self.run(ops.look(keys, check_job_id(job_id)))
+        if look is None:
+            raise JobNotFound(f"no job {job_id} in queue {queue!r}: it never was, was deleted, or is no longer kept")
+        log = lines_of(await self.run(kept.all_lines(keys, job_id)), None)
+        reasons = await self.run(why(keys, job_id))
+        return Details(queue, job_id, look, decode(look.record), log, reasons)
+
+    async def find(self, job_id: str) -> str | None:
+        """The queue of a job; None: there is no such job."""
+        try:
+            check_job_id(job_id)
+        except UsageError:
+            return None
+        for name in await self.run(admin.queue_names(self.prefix)):
+            if await self.run(ops.look(self.queue(name), job_id)) is not None:
+                return name
+        return None
+
+    async def totals(self) -> dict[str, dict[str, Sums]]:
+        """By queue and task, the sums since they began."""
+
+        async def read() -> dict[str, dict[str, Sums]]:
+            names = await self.run(admin.queue_names(self.prefix))
+            return {name: await self.run(stats.read_totals(self.queue(name))) for name in names}
+
+        return await self._shared(("totals",), read)
+
+
+def in_words(error: HeadraceError) -> str:
+    return str(error) or type(error).__doc__ or type(error).__name__

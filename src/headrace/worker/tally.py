@@ -1,0 +1,94 @@
+"""What this process has run, counted until it is sent: every 10 s, with a round trip of its own, and never per job.
+
+A crash loses what was not sent; so does a reply that is lost, since counting twice would be worse.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from headrace.core.tally import Sums, step_of
+from headrace.engine import stats
+from headrace.engine.call import Call
+from headrace.engine.keys import QueueKeys
+from headrace.engine.ops import Kind
+from headrace.errors import ServerError
+
+logger = logging.getLogger("headrace.worker")
+
+SEND_EVERY_NS = 10_000_000_000
+MINUTE_NS = 60_000_000_000
+MOST_UNSENT = 2_000
+NAMES = {
+    Kind.SUCCEEDED: "succeeded", Kind.DROPPED: "succeeded", Kind.FAILED: "failed", Kind.RETRY: "retried",
+    Kind.CANCELLED: "cancelled",
+}  # fmt: skip
+
+Mark: TypeAlias = "tuple[str, str, Kind, int, int, int]"
+"""Queue, task, what became of it, monotonic ns of start and end, Unix ms of its creation (0: it has run before)."""
+
+
+class Tally:
+    """Shared by the consumers of a process. `due_ns`: when there is something to send; read without a call before each claim."""
+
+    def __init__(self) -> None:
+        self.due_ns = sys.maxsize
+        self._lock = threading.Lock()
+        self._sums: dict[tuple[int, str, str], Sums] = {}
+
+    def add(self, marks: Sequence[Mark]) -> None:
+        """Count what a batch gave; one call for all of it."""
+        if not marks:
+            return
+        epoch_ns = time.time_ns() - time.monotonic_ns()
+        minute = time.monotonic_ns() // MINUTE_NS
+        with self._lock:
+            if self.due_ns == sys.maxsize:
+                self.due_ns = time.monotonic_ns() + SEND_EVERY_NS
+            for queue, task, kind, started_ns, ended_ns, created_at_ms in marks:
+                name = NAMES.get(kind)
+                if name is None:
+                    continue
+                sums = self._sums.get((minute, queue, task))
+                if sums is None:
+                    if len(self._sums) >= MOST_UNSENT:
+                        continue
+                    sums = self._sums[minute, queue, task] = {"run_us": 0, "wait_us": 0}
+                sums[name] = sums.get(name, 0) + 1
+                run_us = (ended_ns - started_ns) // 1_000
+                sums["run_us"] += run_us
+                step = f"r{step_of(run_us)}"
+                sums[step] = sums.get(step, 0) + 1
+                if created_at_ms:
+                    wait_us = max(0, (epoch_ns + started_ns) // 1_000 - created_at_ms * 1_000)
+                    sums["wait_us"] += wait_us
+                    step = f"w{step_of(wait_us)}"
+                    sums[step] = sums.get(step, 0) + 1
+
+    def take(self, queues: Iterable[QueueKeys]) -> list[Call[int]]:
+        """What is to be sent now, forgotten here."""
+        with self._lock:
+            sums, self._sums, self.due_ns = self._sums, {}, sys.maxsize
+        minute = time.monotonic_ns() // MINUTE_NS
+        calls: list[Call[int]] = []
+        for queue in queues:
+            rows = [
+                stats.Added(minute - at, task, found) for (at, name, task), found in sums.items() if name == queue.name
+            ]
+            for first in range(0, len(rows), stats.MOST_ROWS_A_CALL):
+                calls.append(stats.tally(queue, rows[first : first + stats.MOST_ROWS_A_CALL]))
+        return calls
+
+
+def send(run: Callable[[Call[int]], Any], calls: Iterable[Call[int]]) -> None:
+    """Send what was counted; what the server does not take is lost."""
+    try:
+        for call in calls:
+            run(call)
+    except ServerError as error:
+        logger.info("some statistics were not kept: %s", error)

@@ -1,0 +1,354 @@
+"""The dashboard's answers: pages in both languages, rights, writes, what is refused, and when the server is away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from importlib.resources import files
+from string import Formatter
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from headrace import Headrace, JobNotFound
+from headrace.engine import admin, stats
+from headrace.engine.keys import queue_keys
+from headrace.engine.stats import Added
+from headrace.web import Access, Right, dashboard
+from headrace.web.data import Source
+
+T = TypeVar("T")
+
+OWN = {"sec-fetch-site": "same-origin"}
+XSS = "<script>alert('x')</script>\"'&{{7*7}}"
+PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
+
+
+@pytest.fixture
+def app(url: str) -> Iterator[Headrace]:
+    with Headrace(url) as found:
+        yield found
+
+
+class Visitor:
+    """Somebody with a browser; one event loop for all that they ask."""
+
+    def __init__(self, asgi: Any, source: Source) -> None:
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(asgi), base_url="http://testserver")
+        self.source = source
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.call(self._client.get(path, **options))
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.call(self._client.post(path, **options))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        self.call(self._client.aclose())
+        self.call(self.source.aclose())
+        self._runner.close()
+
+
+@contextmanager
+def visiting(app: Headrace, access: Access | None = None, **options: Any) -> Iterator[Visitor]:
+    asgi: Any = dashboard(app, access=lambda _: access or Access.all("ann"), **options)
+    with closing(Visitor(asgi, asgi.state.source)) as found:
+        yield found
+
+
+@pytest.fixture
+def visit(app: Headrace) -> Callable[..., AbstractContextManager[Visitor]]:
+    return lambda access=None, **options: visiting(app, access, **options)
+
+
+@pytest.mark.parametrize("language", ["en", "vi"])
+def test_every_page_is_whole_in_each_language(app, visit, language):
+    """Also where there is nothing to show, and where there is."""
+    with visit() as client:
+        for _ in range(2):
+            for path in PAGES:
+                answer = client.get(path, params={"lang": language})
+                assert answer.status_code == 200, answer.text
+                assert f'<html lang="{language}"' in answer.text
+                assert answer.text.rstrip().endswith("</html>")
+                assert len(answer.content) < 100_000
+            app.queue("mail").enqueue("mail.send", 1)
+            client.source.forget()
+
+
+def test_a_stranger_sees_nothing(visit):
+    """Every page, and what programs read, is closed to who has no rights; only life and readiness are told."""
+    with visit(Access.none()) as client:
+        for path in (*PAGES, "/metrics", "/api/v1/queues", "/jobs/default/x"):
+            assert client.get(path).status_code == 401
+        assert client.post("/queues/default/pause", headers=OWN).status_code == 401
+        assert client.get("/livez").text == client.get("/readyz").text == "ok\n"
+
+
+def test_read_only_is_the_servers_word(app, visit):
+    """The page shows no button, and a write that is sent all the same is refused and changes nothing."""
+    job = app.queue("mail").enqueue("mail.send", 1)
+    with visit(Access.read("bob")) as client:
+        assert 'method="post"' not in client.get("/queues").text + client.get(f"/jobs/mail/{job.id}").text
+        for path in (
+            "/queues/mail/pause",
+            "/queues/mail/purge",
+            f"/jobs/mail/{job.id}/cancel",
+            f"/jobs/mail/{job.id}/delete",
+        ):
+            assert client.post(path, headers=OWN, data={"name": "mail"}).status_code == 403
+    counts = app.client.run(admin.count_jobs(queue_keys("mail")))
+    assert (counts.queued, counts.paused) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+    ],
+)
+def test_a_write_from_another_site_is_refused(app, visit, headers):
+    """Whoever's browser sends it; nothing is done."""
+    app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        assert client.post("/queues/mail/pause", headers=headers).status_code == 403
+    assert app.client.run(admin.count_jobs(queue_keys("mail"))).paused is None
+
+
+def test_a_browser_without_fetch_metadata_may_write_from_our_origin(app, visit):
+    """By its Origin."""
+    app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        assert client.post("/queues/mail/pause", headers={"origin": "http://testserver"}).status_code == 303
+
+
+def test_what_operators_do_happens_is_told_and_is_noted(app, visit):
+    """Pause, resume, cancel, retry, delete, purge: each answers with how many it changed, and stands in the audit log."""
+    app.queue("mail").enqueue("mail.send", 1)
+    job = app.queue("mail").enqueue("mail.send", 2)
+    with visit() as client:
+
+        def do(path: str, **form: str) -> str:
+            answer = client.post(path, headers=OWN, data=form)
+            assert answer.status_code == 303, answer.text
+            return answer.headers["location"]
+
+        assert do("/queues/mail/pause", reason="provider is down") == "/queues?did=pause&n=1"
+        assert app.client.run(admin.count_jobs(queue_keys("mail"))).paused == "provider is down (ann)"
+        assert "provider is down" in client.get("/queues").text
+        assert do("/queues/mail/resume") == "/queues?did=resume&n=1"
+        assert do("/queues/mail/resume") == "/queues?did=resume&n=0"
+        assert do(f"/jobs/mail/{job.id}/cancel").endswith("did=cancel&n=1")
+        assert do(f"/jobs/mail/{job.id}/retry").endswith("did=retry&n=1")
+        assert do(f"/jobs/mail/{job.id}/delete") == "/jobs?did=delete&n=1"
+        with pytest.raises(JobNotFound):
+            app.job(job.id, queue="mail")
+        assert client.post("/queues/mail/purge", headers=OWN, data={"name": "other"}).status_code == 400
+        assert do("/queues/mail/purge", name="mail") == "/queues?did=purge&n=1"
+        audit = client.get("/audit").text
+        assert re.findall(r"<td>(\w+)</td><td><code>mail", audit) == [
+            "purge", "delete", "retry", "cancel", "resume", "resume", "pause",
+        ]  # fmt: skip
+        assert "Deleted: 1." in client.get("/jobs?did=delete&n=1").text
+
+
+def test_what_jobs_say_is_never_markup(app, visit):
+    """Arguments, reasons, ids in the address: all are text."""
+    job = app.queue("mail").enqueue("mail.send", XSS, key=XSS)
+    with visit() as client:
+        client.post("/queues/mail/pause", headers=OWN, data={"reason": XSS})
+        for path in (f"/jobs/mail/{job.id}", "/queues", "/", "/audit", "/jobs?queue=mail&tab=queued"):
+            text = client.get(path).text
+            assert "<script>alert" not in text
+            assert "49" not in re.findall(r"&#39;&amp;(.*?)<", text)
+        assert "&lt;script&gt;" in client.get("/queues").text
+        for path in ("/?id=" + XSS, "/jobs?queue=" + XSS, "/jobs?tab=" + XSS, "/jobs?cursor=" + XSS, "/?span=" + XSS):
+            answer = client.get(path)
+            assert answer.status_code in (200, 404)
+            assert "<script>alert" not in answer.text
+
+
+def test_every_answer_forbids_what_is_not_ours(visit):
+    """A strict policy without unsafe-*; no style or script stands in a page."""
+    with visit() as client:
+        for path in (*PAGES, "/jobs/mail/none", "/metrics", "/api/v1/queues"):
+            answer = client.get(path)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert not re.search(r"<style|style=|<script(?! type=\"module\" src)| on\w+=", answer.text)
+
+
+def test_files_are_kept_for_ever_under_the_hash_of_their_contents(visit):
+    """Another hash is not found: an old page does not get new files. They stay small."""
+    with visit() as client:
+        found = re.findall(r'(?:src|href)="(/static/[^"]+)"', client.get("/").text)
+        assert len(found) == 2
+        for path in found:
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert "immutable" in answer.headers["cache-control"]
+        assert client.get("/static/0000/site.css").status_code == 404
+    sizes: dict[str, int] = {}
+    for file in files("headrace.web").joinpath("static").iterdir():
+        kind = file.name.rpartition(".")[2]
+        sizes[kind] = sizes.get(kind, 0) + len(file.read_bytes())
+    assert sizes["js"] <= 40_000
+    assert sizes["css"] <= 20_000
+
+
+def test_an_unchanged_page_is_not_sent_again(visit):
+    """304 by its ETag; to whoever has another, the page comes."""
+    with visit() as client:
+        first = client.get("/workers").headers["etag"]
+        assert client.get("/workers", headers={"if-none-match": first}).status_code == 304
+        assert client.get("/workers", headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_many_viewers_cost_what_one_does(app, visit):
+    """Thirty at once: the server is asked once."""
+    app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        source = client.source
+        asked = []
+        run = source.run
+
+        async def counting(op: Any) -> Any:
+            asked.append(op)
+            return await run(op)
+
+        async def all_at_once() -> None:
+            source.run = counting
+            await asyncio.gather(*(source.overview() for _ in range(30)))
+            source.run = run
+
+        client.call(all_at_once())
+        assert len(asked) == 4  # names, counts, who is oldest, workers
+
+
+def test_a_mounted_dashboard_links_below_its_path(app):
+    """Behind a prefix no link leaves it."""
+    job = app.queue("mail").enqueue("mail.send", 1)
+    inner: Any = dashboard(app, access=lambda _: Access.all())
+    with closing(Visitor(Starlette(routes=[Mount("/ops/jobs", inner)]), inner.state.source)) as client:
+        for path in ("/", "/queues", f"/jobs/mail/{job.id}"):
+            text = client.get("/ops/jobs" + path).text
+            found = re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
+            assert found
+            assert all(address.startswith("/ops/jobs/") for address in found), found
+        answer = client.post("/ops/jobs/queues/mail/pause", headers=OWN)
+        assert answer.headers["location"].startswith("/ops/jobs/queues?")
+
+
+def test_without_the_right_to_see_arguments_they_are_not_sent(app, visit):
+    """Neither on the page nor by the API."""
+    job = app.queue("mail").enqueue("mail.send", "a-secret")
+    with visit(Access("eve", frozenset({Right.READ}))) as client:
+        assert "a-secret" not in client.get(f"/jobs/mail/{job.id}").text
+        assert "a-secret" not in client.get(f"/api/v1/jobs/mail/{job.id}").text
+    with visit() as client:
+        assert "a-secret" in client.get(f"/jobs/mail/{job.id}").text
+
+
+def test_long_lists_come_page_by_page(app, visit):
+    """Each job once, by following the links."""
+    ids = {app.queue("mail").enqueue("mail.send", n).id for n in range(120)}
+    seen: list[str] = []
+    with visit() as client:
+        path = "/jobs?queue=mail&tab=queued"
+        while path:
+            text = client.get(path).text
+            seen += re.findall(r'<tr id="job-([^"]+)"', text)
+            following = re.search(r'rel="next" href="([^"]+)"', text)
+            path = "/jobs" + following[1].replace("&amp;", "&") if following else ""
+    assert len(seen) == 120
+    assert set(seen) == ids
+
+
+def test_the_search_finds_a_job_in_any_queue(app, visit):
+    """By its id."""
+    job = app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        assert client.get(f"/?id={job.id}").headers["location"] == f"/jobs/mail/{job.id}"
+        assert client.get("/?id=nobody").status_code == 404
+
+
+def test_programs_read_metrics_and_json(app, visit):
+    """Prometheus text in base units, and the API's stable keys."""
+    app.queue("mail").enqueue("mail.send", 1)
+    queue = queue_keys("mail")
+    app.client.run(
+        stats.tally(queue, [Added(0, 'od"d', {"succeeded": 2, "r60": 2, "run_us": 60_000, "w8": 2, "wait_us": 20})])
+    )
+    with visit() as client:
+        text = client.get("/metrics").text
+        for line in (
+            'headrace_jobs_enqueued_total{queue="mail"} 1',
+            'headrace_attempts_total{queue="mail",task="od\\"d",outcome="success"} 2',
+            'headrace_job_run_seconds_count{queue="mail",task="od\\"d"} 2',
+            'headrace_job_run_seconds_bucket{queue="mail",task="od\\"d",le="+Inf"} 2',
+            'headrace_queue_jobs{queue="mail",state="queued"} 1',
+            'headrace_queue_paused{queue="mail"} 0',
+        ):
+            assert line in text.splitlines()
+        assert client.get("/api/v1/queues").json()[0]["jobs"]["queued"] == 1
+        assert client.get("/api/v1/jobs?queue=mail&tab=queued").json()["jobs"][0]["task"] == "mail.send"
+        assert client.get("/api/v1/scale/mail").json()["queued"] == 1
+        assert client.get("/api/v1/scale/none").status_code == 404
+
+
+def test_the_overview_tells_what_needs_attention(app, visit):
+    """Jobs that nobody runs, and a queue that is paused."""
+    app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        assert "Queue mail has 1 waiting and no worker." in client.get("/").text
+        client.post("/queues/mail/pause", headers=OWN, data={"reason": "holiday"})
+        assert "Queue mail is paused: holiday (ann)" in client.get("/").text
+
+
+def test_a_server_that_is_away_is_told_of_with_its_password_masked() -> None:
+    """503, a page that says so in words; life is told, readiness is not."""
+    with Headrace("redis://:s3same@127.0.0.1:1/0") as app, visiting(app) as client:
+        answer = client.get("/queues")
+        assert answer.status_code == 503
+        assert "The server does not answer" in answer.text
+        assert "s3same" not in answer.text
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+
+
+def test_only_names_that_were_allowed_reach_it(app, visit):
+    """A page of another site that points its name here gets nothing."""
+    with visit(hosts=("localhost",)) as client:
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+        assert client.get("/", headers={"host": "localhost:8787"}).status_code == 200
+
+
+def test_both_catalogues_have_the_same_keys_and_places() -> None:
+    """And no text is empty."""
+    found = {
+        name: tomllib.loads(files("headrace.web").joinpath(f"words/{name}.toml").read_text("utf8"))
+        for name in ("en", "vi")
+    }
+    assert found["en"].keys() == found["vi"].keys()
+    for key, text in found["en"].items():
+        places = [{name for _, name, _, _ in Formatter().parse(each) if name} for each in (text, found["vi"][key])]
+        assert text
+        assert found["vi"][key]
+        assert places[0] == places[1], key
