@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import hashlib
 import hmac
@@ -111,7 +110,7 @@ class Passwords:
         if user is None:
             try:
                 user, _, password = base64.b64decode(token, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # no base64, or no UTF-8 within
                 return Access.none()
             salt, digest = self._hashes.get(user, (b"nobody", b""))
             if not hmac.compare_digest(_scrypt(password, salt), digest):
