@@ -31,6 +31,7 @@ from headrace.worker.execute import Executor
 from headrace.worker.interrupts import Quit, asked, guarded, raise_in_thread, take_back, words
 from headrace.worker.runs import AnyRun, BatchRun, Member, Run, mark_of
 from headrace.worker.settle import Session, aexchange
+from headrace.worker.tally import MOST_MARKS
 
 if TYPE_CHECKING:
     from headrace.worker.child import Child
@@ -346,10 +347,13 @@ class _Loop:
         finally:
             self._tasks.discard(task)
         now_ns = time.monotonic_ns()
+        tally = self._child.tally
         if isinstance(run, BatchRun):
-            self._child.tally.add(run.marks(outcomes, now_ns))
+            tally.marks += run.marks(outcomes, now_ns)
         else:
-            self._child.tally.add([mark_of(run, outcomes[0], now_ns)])
+            tally.marks.append(mark_of(run, outcomes[0], now_ns))
+        if len(tally.marks) >= MOST_MARKS:
+            tally.count()
         self._leave(seat, outcomes)
 
     def _leave(self, seat: _Seat, outcomes: list[Settlement]) -> None:

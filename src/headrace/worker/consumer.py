@@ -33,7 +33,7 @@ from headrace.worker.execute import Executor
 from headrace.worker.gate import Gate
 from headrace.worker.runs import BatchRun, Member, Run
 from headrace.worker.settle import Session, exchange
-from headrace.worker.tally import Mark, Tally, send
+from headrace.worker.tally import MOST_MARKS, Mark, Tally, send
 
 logger = logging.getLogger("headrace.worker")
 
@@ -323,7 +323,9 @@ class Consumer:
         slot.clear_batch()
         if ran:
             self._size.learn(ran, now_ns - began_ns)
-            life.tally.add(marks)
+            life.tally.marks.extend(marks)
+            if len(life.tally.marks) >= MOST_MARKS:
+                life.tally.count()
             life.jobs_done(ran)
 
     def _run_together(self, first: Member, index: int, marks: list[Mark]) -> int:

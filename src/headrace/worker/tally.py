@@ -6,13 +6,13 @@ A crash loses what was not sent; so does a reply that is lost, since counting tw
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from headrace.core.tally import Sums, step_of
+from headrace.core.tally import STEPS_US, Sums
 from headrace.engine import stats
 from headrace.engine.call import Call
 from headrace.engine.keys import QueueKeys
@@ -24,6 +24,7 @@ logger = logging.getLogger("headrace.worker")
 SEND_EVERY_NS = 10_000_000_000
 MINUTE_NS = 60_000_000_000
 MOST_UNSENT = 2_000
+MOST_MARKS = 1_000
 NAMES = {
     Kind.SUCCEEDED: "succeeded", Kind.DROPPED: "succeeded", Kind.FAILED: "failed", Kind.RETRY: "retried",
     Kind.CANCELLED: "cancelled",
@@ -34,46 +35,48 @@ Mark: TypeAlias = "tuple[str, str, Kind, int, int, int]"
 
 
 class Tally:
-    """Shared by the consumers of a process. `due_ns`: when there is something to send; read without a call before each claim."""
+    """Shared by the consumers of a process, which append to `marks` and look at `due_ns` without a call: they do so for every batch."""
 
     def __init__(self) -> None:
-        self.due_ns = sys.maxsize
+        self.marks: list[Mark] = []
+        """Always the same list: what is counted is taken from its front, so that none that comes meanwhile is lost."""
+        self.due_ns = time.monotonic_ns() + SEND_EVERY_NS
         self._lock = threading.Lock()
         self._sums: dict[tuple[int, str, str], Sums] = {}
 
-    def add(self, marks: Sequence[Mark]) -> None:
-        """Count what a batch gave; one call for all of it."""
-        if not marks:
-            return
-        epoch_ns = time.time_ns() - time.monotonic_ns()
-        minute = time.monotonic_ns() // MINUTE_NS
+    def count(self) -> None:
+        """Turn the marks into sums."""
+        epoch_us = (time.time_ns() - time.monotonic_ns()) // 1_000
         with self._lock:
-            if self.due_ns == sys.maxsize:
-                self.due_ns = time.monotonic_ns() + SEND_EVERY_NS
+            marks = self.marks[:]
+            del self.marks[: len(marks)]
             for queue, task, kind, started_ns, ended_ns, created_at_ms in marks:
                 name = NAMES.get(kind)
                 if name is None:
                     continue
-                sums = self._sums.get((minute, queue, task))
+                place = (ended_ns // MINUTE_NS, queue, task)
+                sums = self._sums.get(place)
                 if sums is None:
                     if len(self._sums) >= MOST_UNSENT:
                         continue
-                    sums = self._sums[minute, queue, task] = {"run_us": 0, "wait_us": 0}
+                    sums = self._sums[place] = {"run_us": 0, "wait_us": 0}
                 sums[name] = sums.get(name, 0) + 1
                 run_us = (ended_ns - started_ns) // 1_000
                 sums["run_us"] += run_us
-                step = f"r{step_of(run_us)}"
+                step = f"r{bisect_right(STEPS_US, run_us) - 1}"
                 sums[step] = sums.get(step, 0) + 1
                 if created_at_ms:
-                    wait_us = max(0, (epoch_ns + started_ns) // 1_000 - created_at_ms * 1_000)
+                    wait_us = max(0, epoch_us + started_ns // 1_000 - created_at_ms * 1_000)
                     sums["wait_us"] += wait_us
-                    step = f"w{step_of(wait_us)}"
+                    step = f"w{bisect_right(STEPS_US, wait_us) - 1}"
                     sums[step] = sums.get(step, 0) + 1
 
     def take(self, queues: Iterable[QueueKeys]) -> list[Call[int]]:
         """What is to be sent now, forgotten here."""
+        self.count()
         with self._lock:
-            sums, self._sums, self.due_ns = self._sums, {}, sys.maxsize
+            sums, self._sums = self._sums, {}
+            self.due_ns = time.monotonic_ns() + SEND_EVERY_NS
         minute = time.monotonic_ns() // MINUTE_NS
         calls: list[Call[int]] = []
         for queue in queues:
