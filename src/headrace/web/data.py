@@ -110,6 +110,11 @@ class Chart:
         """As the queues tell it: enqueued, succeeded, failed, retried."""
         return sum(point.queue.get(name, 0) for point in self.points)
 
+    @property
+    def peak(self) -> int:
+        """The highest bar."""
+        return max((p.queue.get("succeeded", 0) + p.queue.get("failed", 0) for p in self.points), default=0)
+
     def quantile_s(self, kind: str, share: float) -> float | None:
         together: Sums = {}
         for point in self.points:
