@@ -7,6 +7,7 @@ import select
 import signal
 
 from headrace.contrib.rq import Retry, get_current_job
+from headrace.contrib.rq.job import Job
 
 
 def note(number: int, seconds: float = 0.0) -> int:
@@ -54,3 +55,14 @@ class Counter:
 
     def __call__(self, number: int) -> int:
         return self.start * number
+
+
+def tell_success(job: Job, connection: object, result: int) -> None:
+    assert job.args[0] == result
+    note(result + 100)
+    raise RuntimeError("a callback that raises")
+
+
+def tell_failure(job: Job, connection: object, kind: type, value: object, trace: object) -> None:
+    assert kind is ZeroDivisionError and trace is not None
+    note(1000 + job.args[0])

@@ -8,7 +8,9 @@ import pytest
 import rq_jobs
 from rq_bench import Bench
 
-from headrace.contrib.rq import Queue, Retry, cancel_job, get_current_job, requeue_job
+import headrace.contrib.rq as rq
+from headrace.contrib.rq import Callback, Queue, Retry, cancel_job, get_current_job, requeue_job
+from headrace.contrib.rq.decorators import job
 from headrace.contrib.rq.exceptions import (
     DeserializationError,
     DuplicateJobError,
@@ -19,6 +21,12 @@ from headrace.contrib.rq.exceptions import (
 )
 from headrace.contrib.rq.job import Job, JobStatus
 from headrace.contrib.rq.queue import seconds
+from headrace.contrib.rq.registry import (
+    DeferredJobRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    ScheduledJobRegistry,
+)
 from headrace.contrib.rq.serializers import JSONSerializer, PickleSerializer, pack, resolve_serializer, unpack
 
 
@@ -182,12 +190,52 @@ def test_bad_input_is_refused_as_rq_does(bench: Bench, queue: Queue) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "option", ["on_success", "on_failure", "on_stopped", "repeat", "webhooks", "rate_limit", "pipeline"]
-)
+@pytest.mark.parametrize("option", ["on_stopped", "repeat", "webhooks", "rate_limit", "pipeline"])
 def test_an_option_that_is_not_offered_says_so(queue: Queue, option: str) -> None:
     """Nothing is taken and then ignored."""
     with pytest.raises(NotImplementedError, match=option):
         queue.enqueue(rq_jobs.same, **{option: object()})
     with pytest.raises(AttributeError, match=r"headrace\.contrib\.rq has no Queue\.acquire_maintenance_lock"):
         queue.acquire_maintenance_lock()
+
+
+def test_callbacks_are_told_and_change_nothing(bench: Bench, queue: Queue) -> None:
+    """One that raises is logged: its job has finished, and ran once."""
+    good = queue.enqueue(rq_jobs.note, 1, on_success=Callback(rq_jobs.tell_success))
+    bad = queue.enqueue(rq_jobs.divide, 3, 0, on_failure="rq_jobs.tell_failure")
+    assert bench.work()
+    assert good.is_finished and bad.is_failed and sorted(bench.ran()) == [1, 101, 1003]
+    assert "a callback that raises" in bench.log_of(bench.processes[-1])
+
+
+def test_registries_hold_the_jobs_of_their_state(bench: Bench, queue: Queue) -> None:
+    """Ids, counts and membership; reading changes nothing; a failed job is requeued or deleted there."""
+    good, bad = queue.enqueue(rq_jobs.same, 1), queue.enqueue(rq_jobs.divide, 1, 0)
+    later = queue.enqueue_in(timedelta(hours=1), rq_jobs.same, 1)
+    waits = queue.enqueue(rq_jobs.same, 2, depends_on=later)
+    assert bench.work()
+    failed = FailedJobRegistry(queue=queue)
+    assert FinishedJobRegistry("default", bench.connection).get_job_ids() == [good.id]
+    assert len(failed) == failed.count == 1 and bad in failed and good.id not in failed
+    assert later in ScheduledJobRegistry(queue=queue) and waits in DeferredJobRegistry(queue=queue)
+    with pytest.raises(InvalidJobOperation):
+        failed.requeue(good)
+    failed.requeue(bad)
+    assert not len(failed) and bad.is_queued and bench.work() and bad in failed
+    failed.remove(bad, delete_job=True)
+    assert bad.get_status() is None
+
+
+def test_the_decorator_enqueues(bench: Bench) -> None:
+    """`.delay` stores a call; RQ's three words are taken out of it; a plain call stays one."""
+    same = job("default", connection=bench.connection, timeout=9, result_ttl=60)(rq_jobs.same)
+    stored = same.delay(7, job_id="by-delay")
+    assert bench.work() and stored.id == "by-delay" and stored.return_value() == 7 and same(8) == 8
+
+
+def test_a_missing_name_says_so_when_called() -> None:
+    """It can be imported, so that a program gets to the place where it is used."""
+    with pytest.raises(NotImplementedError, match="Webhook"):
+        rq.Webhook("http://localhost")
+    with pytest.raises(AttributeError, match="nothing_of_rq"):
+        rq.nothing_of_rq  # noqa: B018

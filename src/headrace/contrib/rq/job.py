@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from headrace import context
 from headrace.contrib.rq.connections import app_of, resolve_connection
 from headrace.contrib.rq.exceptions import InvalidJobOperation, NoSuchJobError, not_offered
-from headrace.contrib.rq.runner import TASK, find_function
+from headrace.contrib.rq.runner import SERIALIZER_VARIABLE, TASK, find_function
 from headrace.contrib.rq.serializers import resolve_serializer, unpack
 from headrace.core.record import State
 from headrace.errors import JobNotFound, ResultTimeout, UsageError
@@ -79,6 +80,23 @@ class Retry:
     def delays(self) -> list[float]:
         """The wait before each retry."""
         return [self.get_interval(count, self.intervals) for count in range(self.max)]
+
+
+class Callback:
+    """A function, or its dotted path, to call after each run of a job. It runs within the job's own timeout.
+
+    `on_success(job, connection, result)`, `on_failure(job, connection, type, value, traceback)`. What it raises is logged, and
+    changes nothing.
+    """
+
+    def __init__(self, func: Callable[..., Any] | str, timeout: int | None = None) -> None:
+        if timeout is not None:
+            not_offered("Callback(timeout=)", "a callback runs within its job's own timeout")
+        self.func = func
+
+    @property
+    def name(self) -> str:
+        return self.func if isinstance(self.func, str) else f"{self.func.__module__}.{self.func.__qualname__}"
 
 
 class Job:
@@ -194,7 +212,7 @@ class Job:
     def _call(self) -> tuple[str, Any, Sequence[Any], dict[str, Any]]:
         if self.handle.task != TASK:
             return self.handle.task, None, self.handle.args, self.handle.kwargs
-        name, instance, args, kwargs = unpack(self.serializer, self.handle.args[0])
+        name, instance, args, kwargs, _ = unpack(self.serializer, self.handle.args[0])
         return name, instance, args, kwargs
 
     def get_call_string(self) -> str:
@@ -299,7 +317,8 @@ def get_current_job(connection: Any = None, job_class: Any = None) -> Job | None
         return None
     from headrace.contrib.rq.worker import worker_connection
 
-    return Job.fetch(running.id, worker_connection() if connection is None else connection)
+    serializer = os.environ.get(SERIALIZER_VARIABLE)
+    return Job.fetch(running.id, worker_connection() if connection is None else connection, serializer)
 
 
 def cancel_job(job_id: str, connection: Any = None, serializer: Any = None, enqueue_dependents: bool = False) -> None:

@@ -18,7 +18,7 @@ from headrace.contrib.rq.exceptions import (
     TimeoutFormatError,
     not_offered,
 )
-from headrace.contrib.rq.job import Job, Retry
+from headrace.contrib.rq.job import Callback, Job, Retry
 from headrace.contrib.rq.runner import TASK
 from headrace.contrib.rq.serializers import Serializer, pack, resolve_serializer
 from headrace.core.record import State
@@ -36,7 +36,7 @@ _RESERVED = (
     "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front", "meta", "retry", "repeat",
     "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks", "pipeline", "unique",
 )  # fmt: skip
-_NOT_OFFERED = ("repeat", "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks", "pipeline", "group_id")
+_NOT_OFFERED = ("repeat", "on_stopped", "rate_limit", "webhooks", "pipeline", "group_id")
 
 
 @functools.total_ordering
@@ -141,7 +141,8 @@ class Queue:
         when: dict[str, Any],
     ) -> Job:
         name, instance = target_of(f)
-        call = pack(self.serializer, (name, instance, args, kwargs))
+        callbacks = {word: _callback(options[word]) for word in ("on_success", "on_failure") if options.get(word)}
+        call = pack(self.serializer, (name, instance, args, kwargs, callbacks))
         meta = pack(self.serializer, options["meta"]) if options.get("meta") else b""
         checked = {**when, **self._options(timeout, options)}
         is_front_later = "at_front" in checked and (when or "depends_on" in checked)
@@ -225,14 +226,19 @@ class Queue:
 
     def get_job_ids(self, offset: int = 0, length: int = -1) -> list[str]:
         """The ids of the jobs that wait to run, next first; `length` -1: all."""
+        ids = self.ids_in(frozenset({State.QUEUED}))
+        return ids[offset:] if length < 0 else ids[offset : offset + length]
+
+    def ids_in(self, states: frozenset[State]) -> list[str]:
+        """The ids of its jobs in these states (not in RQ)."""
         found: list[str] = []
         cursor, client = "", app_of(self.connection).client
         while True:
-            page = client.run(admin.list_jobs(self._keys, {State.QUEUED}, cursor=cursor, limit=1000))
+            page = client.run(admin.list_jobs(self._keys, states, cursor=cursor, limit=1000))
             found += [row.id for row in page.rows]
             cursor = page.cursor
-            if not cursor or (0 <= offset + length <= len(found) and length >= 0):
-                return found[offset:] if length < 0 else found[offset : offset + length]
+            if not cursor:
+                return found
 
     def get_jobs(self, offset: int = 0, length: int = -1) -> list[Job]:
         ids = self.get_job_ids(offset, length)
@@ -321,6 +327,15 @@ def checked_job_id(job_id: object) -> str:
     if not _JOB_ID.fullmatch(job_id):
         raise ValueError("id must only contain letters, numbers, underscores and dashes")
     return job_id
+
+
+def _callback(given: Any) -> str:
+    """The dotted path of a callback: workers find it by that."""
+    func = given.func if isinstance(given, Callback) else given
+    path, instance = target_of(func)
+    if instance is not None:
+        raise ValueError(f"a callback is a function of a module, or its dotted path, not {func!r:.60}")
+    return path
 
 
 def _retry(given: Any) -> Retry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
 import os
 from typing import Any
 
@@ -14,6 +15,8 @@ from headrace.contrib.rq.connections import MAX_PAYLOAD_BYTES
 from headrace.contrib.rq.exceptions import DeserializationError
 from headrace.contrib.rq.serializers import pack, resolve_serializer, unpack
 from headrace.errors import RetryIn
+
+logger = logging.getLogger("headrace.contrib.rq")
 
 TASK = "headrace.rq"
 SERIALIZER_VARIABLE = "HEADRACE_RQ_SERIALIZER"
@@ -33,15 +36,37 @@ def new_app(url: str | None = None) -> Headrace:
 def run(call: bytes, func_name: str, meta: bytes) -> bytes:
     """One call: find the function, call it, and give what it returned, serialized."""
     serializer = resolve_serializer(os.environ.get(SERIALIZER_VARIABLE))
-    name, instance, args, kwargs = unpack(serializer, call)
+    name, instance, args, kwargs, callbacks = unpack(serializer, call)
     if name != func_name:
         raise DeserializationError(f"the job says {func_name}, and its arguments are those of {name}")
-    function = find_function(name) if instance is None else getattr(instance, name)
-    result = function(*args, **kwargs)
-    if inspect.iscoroutine(result):
-        result = asyncio.run(result)
-    _retry_if_asked(result)
-    return pack(serializer, result)
+    try:
+        function = find_function(name) if instance is None else getattr(instance, name)
+        result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+        _retry_if_asked(result)
+        data = pack(serializer, result)
+    except RetryIn:
+        raise
+    except Exception as error:
+        _tell(callbacks.get("on_failure"), type(error), error, error.__traceback__)
+        raise
+    _tell(callbacks.get("on_success"), result)
+    return data
+
+
+def _tell(path: str | None, *what: Any) -> None:
+    """Call a callback, if there is one. What it raises is logged: the job has ended as it did."""
+    if path is None:
+        return
+    from headrace.contrib.rq.job import get_current_job
+    from headrace.contrib.rq.worker import worker_connection
+
+    try:
+        with worker_connection() as connection:
+            find_function(path)(get_current_job(connection), connection, *what)
+    except Exception:
+        logger.exception("the callback %s of job %s raised", path, current_job().id)
 
 
 def find_function(name: str) -> Any:
