@@ -75,6 +75,11 @@ def resolve_connection(connection: Any = None) -> Any:
     return found
 
 
+def connection_to(url: str) -> Any:
+    """A redis-py client of that server."""
+    return redis.Redis.from_url(url)
+
+
 def app_of(connection: Any) -> Headrace:
     """The headrace app that enqueues to, and reads from, the server of a redis-py client."""
     with _lock:

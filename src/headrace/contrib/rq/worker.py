@@ -12,10 +12,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import redis
-
 from headrace.contrib.rq import runner
-from headrace.contrib.rq.connections import app_of, resolve_connection, url_of
+from headrace.contrib.rq.connections import app_of, connection_to, resolve_connection, url_of
 from headrace.contrib.rq.exceptions import not_offered
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.serializers import path_of, resolve_serializer
@@ -151,7 +149,7 @@ class SimpleWorker(Worker):
 
 def worker_connection() -> Any:
     """A connection to the server of the worker that this code runs in."""
-    return redis.Redis.from_url(runner.app.server_config.url)
+    return connection_to(runner.app.server_config.url)
 
 
 def _log_level(level: str | int | None) -> str:
