@@ -38,6 +38,7 @@ COMMANDS = {
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
     "web": ("web", "Show the dashboard in a browser."),
     "outbox": ("outbox", "Bring jobs enqueued in a database's transactions to the server."),
+    "rq": ("rq", "RQ's commands, for programs that moved in from it: worker, info, requeue, empty."),
     "ping": ("ping", "Does the server answer?"),
     "check": ("check", "Check the server's settings and every queue's data."),
     "torture": ("torture", "Make every fault there is, and judge what became of the jobs."),

@@ -1,0 +1,121 @@
+"""Which server is meant: RQ 1.x's stack of connections, and the headrace app behind a redis-py client."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import redis
+
+from headrace.app import Headrace
+from headrace.contrib.rq.exceptions import NoRedisConnectionException, not_offered
+
+MAX_PAYLOAD_BYTES = 64 << 20
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.connections: list[Any] = []
+
+
+_stack = _Stack()
+_apps: weakref.WeakKeyDictionary[Any, Headrace] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+@contextmanager
+def Connection(connection: Any = None) -> Iterator[None]:  # noqa: N802, RUF100 - RQ's name
+    """Inside `with Connection(conn):`, queues, workers and jobs of this thread need no connection of their own."""
+    pushed = redis.Redis() if connection is None else connection
+    push_connection(pushed)
+    try:
+        yield
+    finally:
+        popped = pop_connection()
+        assert popped is pushed, "push_connection and pop_connection do not pair inside this Connection"
+
+
+def push_connection(redis: Any) -> None:
+    """What follows in this thread uses this connection, until `pop_connection`."""
+    _stack.connections.append(redis)
+
+
+def pop_connection() -> Any:
+    """Take back what was pushed last.
+
+    Raises:
+        NoRedisConnectionException: nothing was.
+    """
+    if not _stack.connections:
+        raise NoRedisConnectionException("there is no connection to pop")
+    return _stack.connections.pop()
+
+
+def get_current_connection() -> Any:
+    """What was pushed last; None: nothing."""
+    return _stack.connections[-1] if _stack.connections else None
+
+
+def resolve_connection(connection: Any = None) -> Any:
+    """The connection given, else the one pushed last.
+
+    Raises:
+        NoRedisConnectionException: neither.
+    """
+    found = get_current_connection() if connection is None else connection
+    if found is None:
+        raise NoRedisConnectionException(
+            "Could not resolve a Redis connection: pass connection=, or use `with Connection(conn):`"
+        )
+    return found
+
+
+def connection_to(url: str) -> Any:
+    """A redis-py client of that server."""
+    return redis.Redis.from_url(url)
+
+
+def app_of(connection: Any) -> Headrace:
+    """The headrace app that enqueues to, and reads from, the server of a redis-py client."""
+    with _lock:
+        app = _apps.get(connection)
+        if app is None:
+            from headrace.contrib.rq.runner import new_app
+
+            app = _apps[connection] = new_app(url_of(connection))
+        return app
+
+
+def url_of(connection: Any) -> str:
+    """The URL a redis-py client was made with, which headrace's own connections use.
+
+    Raises:
+        NotImplementedError: a Sentinel, a Cluster, or a credential provider.
+        TypeError: no redis-py client.
+    """
+    pool = getattr(connection, "connection_pool", None)
+    if pool is None:
+        if isinstance(connection, redis.RedisCluster):
+            not_offered("RedisCluster connection", "use headrace itself, with a redis+cluster:// URL")
+        raise TypeError(f"connection: expected a redis.Redis, got {connection!r:.60}")
+    given: dict[str, Any] = pool.connection_kwargs
+    if hasattr(pool, "sentinel_manager"):
+        not_offered("Sentinel connection", "use headrace itself, with a redis+sentinel:// URL")
+    if given.get("credential_provider") is not None:
+        not_offered("credential provider", "give the connection a user name and a password")
+    user, password = given.get("username"), given.get("password")
+    login = f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@" if user or password else ""
+    database = given.get("db") or 0
+    if "path" in given:
+        return f"unix://{login}{given['path']}?db={database}"
+    is_tls = issubclass(pool.connection_class, redis.SSLConnection)
+    options = {name: given[name] for name in _TLS_OPTIONS if is_tls and given.get(name) is not None}
+    host = given.get("host") or "localhost"
+    host = f"[{host}]" if ":" in host else host
+    query = f"?{urlencode(options)}" if options else ""
+    return f"redis{'s' if is_tls else ''}://{login}{host}:{given.get('port') or 6379}/{database}{query}"

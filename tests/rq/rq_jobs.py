@@ -1,0 +1,68 @@
+"""What the workers of these tests run."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from headrace.contrib.rq import Retry, get_current_job
+from headrace.contrib.rq.job import Job
+
+
+def note(number: int, seconds: float = 0.0) -> int:
+    """Write that this number has run, and give it back."""
+    if seconds:
+        select.select([], [], [], seconds)
+    fd = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND)
+    os.write(fd, f"{number}\n".encode())
+    os.close(fd)
+    return number
+
+
+def divide(one: int, other: int) -> float:
+    return one / other
+
+
+def same(value: object = None, **kwargs: object) -> object:
+    return kwargs or value
+
+
+async def later(value: int) -> int:
+    return value + 1
+
+
+def about_me() -> tuple[str, object]:
+    job = get_current_job()
+    assert job is not None
+    return job.id, job.meta.get("who")
+
+
+def ask_again() -> Retry:
+    return Retry(1)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def plus(self, number: int) -> int:
+        return self.start + number
+
+    def __call__(self, number: int) -> int:
+        return self.start * number
+
+
+def tell_success(job: Job, connection: object, result: int) -> None:
+    assert job.args[0] == result
+    note(result + 100)
+    raise RuntimeError("a callback that raises")
+
+
+def tell_failure(job: Job, connection: object, kind: type, value: object, trace: object) -> None:
+    assert kind is ZeroDivisionError and trace is not None
+    note(1000 + job.args[0])
