@@ -155,7 +155,7 @@ SECTIONS: dict[str, list[Row]] = {
         row("many schedulers", "one job a tick", TICKS + "test_five_workers_of_which_four_are_killed_make_each_tick_once",
             "engine/test_schedules.py::test_a_tick_is_fired_once_however_many_workers_look"),
         row("summer time begins and ends", "a time that is named is neither lost nor doubled", CRON + "test_a_clock_that_is_changed_neither_loses_nor_doubles_a_named_time",
-            CRON + "test_three_years_of_every_zone_are_as_a_look_at_every_minute_finds"),
+            CRON + "test_ticks_are_those_that_a_look_at_every_minute_finds"),
         row("no scheduler for hours", "caught up as asked", "engine/test_schedules.py::test_after_an_outage_what_was_missed_is_caught_up_as_asked",
             TICKS + "test_a_worker_that_comes_back_catches_up"),
         row("a queue that starves another", "weights, where they are asked for", F + "test_weighted_queues_all_get_their_share", F + "test_strict_order_runs_the_first_queue_first"),

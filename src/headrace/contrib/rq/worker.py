@@ -69,6 +69,8 @@ class Worker:
         ):
             if given:
                 not_offered(f"Worker({word}=)", "see docs/howto/from-rq.md for what headrace has instead")
+        if default_result_ttl != 500:
+            not_offered("Worker(default_result_ttl=)", "give result_ttl where the job is enqueued")
         # All of them first: an iterator has each queue only once.
         several = [queues] if isinstance(queues, (Queue, str)) else list(queues)
         owned = [queue for queue in several if isinstance(queue, Queue)]
