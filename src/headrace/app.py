@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -34,13 +34,10 @@ from headrace.core.options import (
 )
 from headrace.core.record import LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
 from headrace.core.retry import duration_ms
-from headrace.core.schedule import OPTIONS as SCHEDULE_OPTIONS
-from headrace.core.schedule import DeclareOptions, check_schedule, check_schedule_name, new_spec
-from headrace.engine import flows, ops
+from headrace.engine import ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, masked_url
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
-from headrace.engine.schedules import Declared
 from headrace.errors import (
     ArgumentsMismatch,
     DuplicateJob,
@@ -52,15 +49,18 @@ from headrace.errors import (
     UsageError,
 )
 from headrace.events import Event, EventName, Events, Handler
-from headrace.flow import FlowRun, Flows, compile_flow, existing_flow
-from headrace.growth import Added, Growth, Store
 from headrace.job import Job, JobCall, job_of, take_existing
-from headrace.limits import Limits
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
-from headrace.outbox import Outbox
 from headrace.queue import Queue, TakesItems, checked_options
-from headrace.schedules import Schedules, spec_of
 from headrace.task import AsyncTask, BatchTask, Task, check_batch_function, check_function, task_name
+
+if TYPE_CHECKING:  # what most programs do not use is imported when it is: see ADR 16
+    from headrace.core.schedule import DeclareOptions
+    from headrace.engine.schedules import Declared
+    from headrace.flow import FlowRun, Flows
+    from headrace.growth import Added, Growth
+    from headrace.limits import Limits
+    from headrace.schedules import Schedules
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,9 +178,6 @@ class Headrace:
         self.stop_hooks: list[Callable[[], Any]] = []
         self.middlewares: list[Middleware] = []
         self.events = Events()
-        self.limits = Limits(self)
-        self.flows = Flows(self)
-        self.schedules = Schedules(self)
         self._declared: dict[str, _Declaration] = {}
         self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
         self._signal_task = self._make_task(_pass_on, SIGNAL_TASK, {})
@@ -348,7 +345,28 @@ class Headrace:
             checked=checked,
         )
 
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of rate and concurrency, to be looked at and changed."""
+        from headrace.limits import Limits
+
+        return Limits(self)
+
+    @cached_property
+    def flows(self) -> Flows:
+        """The flows that are kept."""
+        from headrace.flow import Flows
+
+        return Flows(self)
+
     # Schedules
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """The schedules, to be looked at, added and changed."""
+        from headrace.schedules import Schedules
+
+        return Schedules(self)
 
     def cron(self, expr: str, /, **options: Unpack[DeclareOptions]) -> ScheduleDecorator:
         """Run a task by the clock: `@app.cron("*/5 * * * *", tz="Asia/Ho_Chi_Minh")`. `app.schedules` shows and changes it.
@@ -369,7 +387,9 @@ class Headrace:
         name, args, kwargs = given.pop("name", None), given.pop("args", ()), given.pop("kwargs", {})
         if isinstance(args, str) or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
             raise UsageError(f"{where}: args is a list of the arguments, kwargs a dict")
-        times = {option: given.pop(option) for option in SCHEDULE_OPTIONS if option in given}
+        from headrace.core.schedule import OPTIONS, check_schedule, new_spec
+
+        times = {option: given.pop(option) for option in OPTIONS if option in given}
         fields = check_schedule({**when, **times}, where)
         new_spec(fields)
         checked = check_task_options(given)
@@ -387,6 +407,8 @@ class Headrace:
     def _declare(self, given_name: str | None, declared: _Declaration) -> None:
         task = declared.task
         try:
+            from headrace.core.schedule import check_schedule_name
+
             name = check_schedule_name(task.name if given_name is None else given_name)
         except UsageError as error:
             raise UsageError(f"{error}; give it another: name=...") from None
@@ -409,6 +431,9 @@ class Headrace:
         Raises:
             PayloadNotSerializable, …: the arguments of one cannot be stored.
         """
+        from headrace.engine.schedules import Declared
+        from headrace.schedules import spec_of
+
         return [
             Declared(name, each.plan.queue, spec_of(each.task.prepare(each.plan, each.args, each.kwargs), each.fields))
             for name, each in self._declared.items()
@@ -493,6 +518,8 @@ class Headrace:
             UsageError: the connection commits each statement by itself, or is of no supported kind.
             JobExists: the chosen job_id waits in the outbox already.
         """
+        from headrace.outbox import Outbox
+
         return Queue(Outbox(self, connection), None, {})
 
     @overload
@@ -639,6 +666,8 @@ class Headrace:
         return job
 
     def _send_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
+        from headrace.engine import flows
+
         self.client.run(flows.see_parents(self._prefix, plan.depends_on))
         same = self.client.enqueue(plan.queue, (new,), plan.durability)
         if same:
@@ -648,6 +677,8 @@ class Headrace:
         return job
 
     async def _asend_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
+        from headrace.engine import flows
+
         await self.aclient.run(flows.see_parents(self._prefix, plan.depends_on))
         same = await self.aclient.enqueue(plan.queue, (new,), plan.durability)
         if same and job.id in same:
@@ -668,6 +699,9 @@ class Headrace:
 
     def send_flow(self, flow: Flow) -> FlowRun[Any]:
         """Store all jobs of a flow: those that wait first, so that nothing can end before what follows is there."""
+        from headrace.engine import flows
+        from headrace.flow import FlowRun, compile_flow, existing_flow
+
         plan = compile_flow(self, flow, _chunks)
         home = queue_keys(plan.home, self._prefix)
         for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
@@ -689,6 +723,9 @@ class Headrace:
 
     async def asend_flow(self, flow: Flow) -> FlowRun[Any]:
         """As `send_flow`."""
+        from headrace.engine import flows
+        from headrace.flow import FlowRun, compile_flow, existing_flow
+
         plan = compile_flow(self, flow, _chunks)
         home = queue_keys(plan.home, self._prefix)
         for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
@@ -710,6 +747,8 @@ class Headrace:
 
     def grow(self, growth: Growth) -> Added:
         """Add to the flow that the current job is of; use `current_flow().add(...)`."""
+        from headrace.growth import Store
+
         steps = growth.steps(self, _chunks)
         try:
             step = next(steps)
@@ -726,6 +765,8 @@ class Headrace:
 
     async def agrow(self, growth: Growth) -> Added:
         """As `grow`."""
+        from headrace.growth import Store
+
         steps = growth.steps(self, _chunks)
         try:
             step = next(steps)
@@ -746,6 +787,8 @@ class Headrace:
         if call.template is not None:
             raise ArgumentsMismatch(f"{call.task} waits for the result of another job: enqueue it in a chain or a flow")
         if plan.depends_on:
+            from headrace.engine import flows
+
             call = msgspec.structs.replace(call, ties=flows.dependent_ties(call.ties, plan.depends_on, plan.delay_ms))
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
