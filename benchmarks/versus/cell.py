@@ -36,7 +36,7 @@ def run(name: str, scenario: str, plan: Plan, folder: Path) -> dict[str, object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library")
+    parser.add_argument("peer")
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--jobs", type=int, default=4000)
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="versus-") as folder:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(run(options.library, options.scenario, plan, options.keep or Path(folder))))
+        print(json.dumps(run(options.peer, options.scenario, plan, options.keep or Path(folder))))
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ class Field:
     """
 
     def __init__(self, library: Library, folder: Path, server: Any, worker_url: str, plan: Plan) -> None:
-        self.library = library
+        self.peer = library
         self.server = server
         self.plan = plan
         self.logs = Logs(folder)
@@ -288,11 +288,11 @@ class Field:
     def look(self) -> dict[str, str]:
         """Where the library has its jobs."""
         done = subprocess.run(
-            [self.library.bin / "python", HERE / "look.py", self.library.name], cwd=HERE, capture_output=True, text=True,
-            env=environment(self.library, self.server.url, self.logs), check=False,
+            [self.peer.bin / "python", HERE / "look.py", self.peer.name], cwd=HERE, capture_output=True, text=True,
+            env=environment(self.peer, self.server.url, self.logs), check=False,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"look.py {self.library.name}: {done.stderr[-2000:]}")
+            raise RuntimeError(f"look.py {self.peer.name}: {done.stderr[-2000:]}")
         return dict(json.loads(done.stdout))
 
     def look_twice(self) -> dict[str, str]:

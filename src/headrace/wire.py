@@ -370,18 +370,18 @@ def encode_result(value: Any, max_bytes: int) -> tuple[bytes | None, str | None]
     return data, None
 
 
-def encode_item(item: Any, index: int, max_bytes: int) -> bytes:
-    """What a generator yielded, as msgpack.
+def encode_part(what: str, value: Any, max_bytes: int) -> bytes:
+    """What a running job gives out, as msgpack. `what` is its name in errors: "item 3", "the state".
 
     Raises:
         PayloadNotSerializable, PayloadTooLarge
     """
     try:
-        data = pack(item)
+        data = pack(value)
     except Exception as error:  # a model's own serializer is user code
-        raise PayloadNotSerializable(f"item {index} cannot be stored: {_explain('item', item, error)}") from None
+        raise PayloadNotSerializable(f"{what} cannot be stored: {_explain('value', value, error)}") from None
     if len(data) > max_bytes:
-        raise PayloadTooLarge(f"item {index} takes {_size(len(data))}, the limit is {_size(max_bytes)}")
+        raise PayloadTooLarge(f"{what} takes {_size(len(data))}, the limit is {_size(max_bytes)}")
     return data
 
 
@@ -389,21 +389,6 @@ def item_type(hint: Any) -> Any:
     """T of `Iterator[T]`, `Generator[T, …]` and their async twins; Any of another."""
     args = typing.get_args(hint)
     return args[0] if args and typing.get_origin(hint) in _YIELDING else Any
-
-
-def encode_state(state: Any, max_bytes: int) -> bytes:
-    """A checkpoint, as msgpack.
-
-    Raises:
-        PayloadNotSerializable, PayloadTooLarge
-    """
-    try:
-        data = pack(state)
-    except Exception as error:  # a model's own serializer is user code
-        raise PayloadNotSerializable(f"the state cannot be stored: {_explain('state', state, error)}") from None
-    if len(data) > max_bytes:
-        raise PayloadTooLarge(f"the state takes {_size(len(data))}, the limit is {_size(max_bytes)}")
-    return data
 
 
 def decode_plain(data: bytes) -> Any:

@@ -20,7 +20,7 @@ from headrace.engine.call import Call
 from headrace.engine.clients import ServerConfig, SyncClient, backoff_s
 from headrace.engine.keys import QueueKeys
 from headrace.errors import HeadraceError, ServerError, StaleRun
-from headrace.wire import encode_item
+from headrace.wire import encode_part
 
 logger = logging.getLogger("headrace.worker")
 PACE_S = 0.005
@@ -152,7 +152,7 @@ class Items:
             StaleRun: a newer run of the job has begun.
             PayloadNotSerializable, PayloadTooLarge
         """
-        item = encode_item(value, self.next_index, self._max_bytes)
+        item = encode_part(f"item {self.next_index}", value, self._max_bytes)
         with self._lock:
             if self._error is not None:
                 raise self._error

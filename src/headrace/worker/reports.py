@@ -16,7 +16,7 @@ from headrace.engine.call import Call
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys
 from headrace.errors import HeadraceError
-from headrace.wire import encode_state
+from headrace.wire import encode_part
 from headrace.worker.outlets import Home, Items, Lines, Sender
 from headrace.worker.runs import Run
 
@@ -86,7 +86,7 @@ class Reports:
         Raises:
             PayloadNotSerializable, PayloadTooLarge
         """
-        data = encode_state(state, self._client.config.max_payload_bytes)
+        data = encode_part("the state", state, self._client.config.max_payload_bytes)
         found = self._find(job_id)
         if found is None:
             gone: Future[bool | None] = Future()
