@@ -13,9 +13,9 @@ import sys
 from typing import Final
 
 SCRIPTS = (
-    "adopt", "announce", "arrive", "beat", "cancel", "claim", "delete", "enqueue", "fire", "flow_put", "give_back", "limit_hold", "link",
-    "log", "open", "progress", "release",
-    "renew", "requeue", "schedule_look", "schedule_put", "schedule_renew", "settle", "tend", "unwatch", "watch",
+    "adopt", "announce", "arrive", "beat", "cancel", "claim", "delete", "enqueue", "expect", "fire", "flow_put", "follow", "give_back",
+    "grow", "grow_clear", "limit_hold", "lines", "link", "open", "progress", "release", "renew", "requeue", "save",
+    "schedule_look", "schedule_put", "schedule_renew", "settle", "stream", "tally", "tend", "unwatch", "watch",
 )  # fmt: skip
 """What is sent to the server; a claim without outcomes is `claim`, one with outcomes is `settle`."""
 PHASES = ("before_send", "after_send", "after_reply")

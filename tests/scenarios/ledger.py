@@ -108,6 +108,14 @@ async def awork(number: int, seconds: float = 0.0) -> int:
 
 
 @app.task
+def yields(number: int) -> Iterator[int]:
+    write("start", number, current_job().attempt, os.getpid())
+    yield number
+    yield number + 1
+    write("end", number)
+
+
+@app.task
 def wrecks(number: int, kind: str) -> int:
     """Leaves its process in another state than it found it."""
     write("start", number, current_job().attempt, os.getpid())
@@ -158,6 +166,7 @@ def tells(number: int) -> int:
     """Report on the way."""
     write("start", number, current_job().attempt, os.getpid())
     current_job().log("begun")
+    current_job().save(number)
     current_job().progress(1.0, "done")
     write("end", number)
     return number

@@ -104,14 +104,19 @@ def test_a_child_dies_as_it_clears_up_after_a_lost_reply(
 
 
 @pytest.mark.parametrize(
-    ("point", "pool"), points(["progress.after_send"], phases("progress", "log"), ["prefork", "asyncio", "fork"])
+    ("point", "pool"),
+    points(
+        ["progress.after_send", "save.after_send", "stream.after_send"],
+        phases("progress", "lines", "save", "stream"),
+        ["prefork", "asyncio", "fork"],
+    ),
 )
 def test_a_child_dies_as_its_job_reports(
     lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str, pool: str
 ) -> None:
     monkeypatch.setenv("HEADRACE_CRASH", point)
     for n in range(4):
-        lab.app.enqueue("ledger.tells", n)
+        lab.app.enqueue("ledger.yields" if point.startswith("stream") else "ledger.tells", n)
     lab.start(*POOLS[pool])
     assert point == died(once)[0]
     all_ran(lab, 4)
@@ -132,7 +137,7 @@ def test_a_child_dies_as_it_ends_its_session(
     all_ran(lab, 1)
 
 
-SUPERVISOR = [*phases("announce", "beat", "renew", "tend"), "spawn.before", "spawn.after"]
+SUPERVISOR = [*phases("announce", "beat", "renew", "tally", "tend"), "spawn.before", "spawn.after"]
 SUPERVISOR_SHORT = ["tend.after_send"]
 
 
@@ -228,7 +233,7 @@ def test_a_producer_dies_with_its_job_stored_or_not(
 
 
 ACTS = {"cancel": "job.cancel()", "delete": "job.delete()", "requeue": "job.retry()", "watch": "job.wait(5)",
-        "unwatch": "job.wait(0)"}  # fmt: skip
+        "unwatch": "job.wait(0)", "follow": "list(job.stream(timeout=5))"}  # fmt: skip
 
 
 @pytest.mark.parametrize("point", [pytest.param(point, marks=LONG) for point in phases(*ACTS)])
@@ -267,8 +272,9 @@ def _run(lab: Lab, monkeypatch: pytest.MonkeyPatch, source: str, point: str) -> 
 def test_every_point_is_tried() -> None:
     """No point is without a test here."""
     tried = {*CHILD, *SUPERVISOR, *SCHEDULES, "kill.before", "kill.after"}
-    tried |= {*phases("adopt", "give_back", "progress", "log", "release", "enqueue", *ACTS)}
-    tried |= {*phases("arrive", "flow_put", "link", "limit_hold")}
+    tried |= {*phases("adopt", "give_back", "progress", "lines", "save", "stream", "release", "enqueue", *ACTS)}
+    tried |= {*phases("arrive", "flow_put", "link", "limit_hold", "grow", "expect")}
+    tried |= {*phases("grow_clear")}  # cut off at each call by tests/engine/test_growing.py
     assert set(crash.POINTS) == tried
 
 
@@ -320,6 +326,29 @@ def test_a_producer_dies_as_it_stores_a_flow(
     keys = [f"{queue_keys(name).base}{place}" for name in ("default", "other") for place in ("waiting", "incomplete")]
     until(lambda: not lab.redis.exists(*keys), timeout_s=90, what="the flow is given up")
     assert not lab.lines("start")
+
+
+GROWS = "from growing_jobs import crawl, end; (crawl.call('r', 1, 2) >> end).enqueue()"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [point if point == "grow.after_send" else pytest.param(point, marks=LONG) for point in phases("grow", "expect")],
+)
+def test_a_child_dies_as_its_job_adds_to_its_flow(
+    lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Each added step is there once, and the last step waits for all of them."""
+    monkeypatch.setenv("HEADRACE_CRASH", point)
+    lab.start("default", "other", "--processes", "2", app="growing_jobs:app")
+    monkeypatch.delenv("HEADRACE_CRASH")
+    assert produce(lab, GROWS) == 0
+    assert point == died(once)[0]
+    until(lambda: [row for row in lab.lines("start") if row[0] == "end"], timeout_s=60)
+    rows = [row[:2] for row in lab.lines("start")]
+    assert rows[-1][0] == "end"
+    assert {"r", "r0", "r1"} == {row[1] for row in rows if row[0] == "far"}
+    until(lambda: not lab.live_jobs(), timeout_s=40)
 
 
 @pytest.mark.parametrize("point", [pytest.param(point, marks=LONG) for point in phases("link")])
