@@ -21,6 +21,7 @@ HOUR_S = 3600.0
 MOST_AHEAD_S = 20 * 86_400.0
 """Less than failed jobs are kept: the verdict reads their records."""
 HEAL_S = 30.0
+ENDING_S = 3.0
 FULL_BYTES = 1
 NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -95,6 +96,9 @@ class Victim:
         if self.own.is_running and sys.platform == "linux":
             with suppress(ProcessLookupError):
                 resource.prlimit(self.own.pid, resource.RLIMIT_FSIZE, NO_LIMIT)
+        ends = time.monotonic() + ENDING_S
+        while self.own.is_running and not self.ask("PING") and time.monotonic() < ends:
+            time.sleep(0.05)  # it met its limit, and is ending just now; or it stands still
         self.own.start()
 
     # -- its clock
@@ -144,7 +148,11 @@ class Victim:
         self.clear_disk()
         if self.clock is not None:
             self.come_back()
-        _until(lambda: self.ask("CLIENT", "UNPAUSE") and self.make_room())
+        _until(self._is_back)
+
+    def _is_back(self) -> bool:
+        self.start()
+        return self.ask("CLIENT", "UNPAUSE") and self.make_room()
 
     def close(self) -> None:
         self._admin.close()
