@@ -66,6 +66,7 @@ def _listened(context: BrowserContext, page: Page) -> list[str]:
 
 def assert_fits(page: Page) -> None:
     """Nothing sticks out to the side, on a wide screen and on a telephone; the first size is set again."""
+    page.wait_for_load_state()  # a click may have led elsewhere
     before = page.viewport_size
     assert before is not None
     for width, height in (WIDE, NARROW):
