@@ -584,6 +584,15 @@ def test_a_claim_past_cancelled_jobs_gives_no_more_than_was_wanted(kit: Kit) -> 
     assert ["d", "e"] == ids_of(kit.claim(session, 2))
 
 
+def test_a_claim_of_urgent_and_plain_jobs_gives_no_more_than_was_wanted(kit: Kit) -> None:
+    """What the urgent ones take of it, the plain ones do not get."""
+    kit.add("plain1", "plain2", "plain3")
+    kit.add("urgent", priority=5)
+    session = kit.open("s")
+    assert ["urgent", "plain1"] == ids_of(kit.claim(session, 2))
+    assert ["plain2", "plain3"] == ids_of(kit.claim(session, 2))
+
+
 def test_a_released_suspect_is_the_next_again(kit: Kit) -> None:
     """It goes before the suspects that came after it."""
     kit.add("a", "b")

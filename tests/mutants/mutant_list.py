@@ -89,7 +89,10 @@ CLAIM = [
            "a job of high priority is claimed and stays"),
     Mutant("include/claim.lua", "if #low > 0 then redis.call('ZREM', q.priority, unpack(low)) end", "",
            "a job of low priority is claimed and stays"),
-    Mutant("include/claim.lua", "local missing = want - #ids", "local missing = want", "a claim gives more than was wanted", operation("past_cancelled_jobs_gives")),
+    Mutant("include/claim.lua", "local missing, first = want - #ids, #ids + 1", "local missing, first = want, #ids + 1",
+           "a claim gives more than was wanted", operation("past_cancelled_jobs_gives")),
+    Mutant("include/claim.lua", "local missing = want - #ids", "local missing = want",
+           "a claim gives plain jobs beyond the urgent ones", operation("urgent_and_plain_jobs")),
 ]  # fmt: skip
 
 PLACE = [
