@@ -22,7 +22,7 @@ LOG_LINE_CHARS_MAX = 8_192
 class Reporter(Protocol):
     """How a worker passes on what a job says. The calls are quick and may be made from any thread."""
 
-    def progress(self, job_id: str, data: bytes) -> None: ...
+    def progress(self, job: JobContext, data: bytes) -> None: ...
 
     def log(self, job: JobContext, line: str) -> None: ...
 
@@ -82,7 +82,7 @@ class JobContext:
     def report(self, progress: Progress) -> None:
         """What `progress` and `track` do."""
         if self._reporter is not None:
-            self._reporter.progress(self.id, progress.encode())
+            self._reporter.progress(self, progress.encode())
 
     @property
     def saved(self) -> Any:

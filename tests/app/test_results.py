@@ -269,10 +269,10 @@ class Reports:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def progress(self, job_id: str, data: bytes) -> None:
+    def progress(self, job: JobContext, data: bytes) -> None:
         found = Progress.decode(data)
         assert found is not None
-        self.heard.append((job_id, found.fraction, found.text))
+        self.heard.append((job.id, found.fraction, found.text))
 
     def log(self, job: JobContext, line: str) -> None:
         self.heard.append((job.id, line))

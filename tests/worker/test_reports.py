@@ -1,51 +1,78 @@
-"""What jobs say is passed on: the first at once, of many the latest, and always the last."""
+"""How far jobs are is passed on: of many words the latest, and always the last."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
 
 import pytest
+from engine_kit import Kit
+from scenario_lab import until
 
 from headrace import Progress, UsageError, track
 from headrace.context import JobContext, enter_job, leave_job
-from headrace.worker.reports import MOST_REMEMBERED, LatestOnly
+from headrace.engine.call import Call
+from headrace.engine.clients import ServerConfig, SyncClient
+from headrace.worker.outlets import Home, Latest, Sender
 
 
-def test_of_many_the_first_and_the_last_are_sent() -> None:
-    """And few between them."""
-    sent: list[bytes] = []
-    is_last = threading.Event()
-
-    def send(_: str, data: bytes) -> None:
-        sent.append(data)
-        if data == b"last":
-            is_last.set()
-
-    latest = LatestOnly(send)
-    latest.put("job", b"first")
-    assert [b"first"] == sent
-    for number in range(10_000):
-        latest.put("job", b"%d" % number)
-    latest.put("job", b"last")
-    assert is_last.wait(10)
-    assert len(sent) < 100
+@pytest.fixture
+def kit(url: str) -> Iterator[Kit]:
+    client = SyncClient(ServerConfig(url))
+    yield Kit(client)
+    client.close()
 
 
-def test_jobs_do_not_wait_for_each_other() -> None:
-    """However many there are, none takes another's turn, and none is remembered for long."""
-    sent: list[str] = []
-    latest = LatestOnly(lambda name, _: sent.append(name))
-    names = [f"job{number}" for number in range(3 * MOST_REMEMBERED)]
-    for name in names:
-        latest.put(name, b"")
-    assert names == sent
+def running(kit: Kit, sender: Sender, count: int) -> list[Latest]:
+    """An outlet for each of so many jobs, which a session holds."""
+    session = kit.open("s")
+    names = kit.add(*(f"job{number}" for number in range(count)))
+    while len(kit.claim(session, 100)):
+        continue
+    return [Latest(sender, lambda: Home(kit.queue, (session, "")), name) for name in names]
+
+
+def stored(kit: Kit, name: str) -> bytes | None:
+    found = kit.look(name)
+    return None if found is None else found.progress
+
+
+def test_of_many_few_are_sent_and_the_last_always_is(kit: Kit) -> None:
+    """However quickly they come."""
+    sender = Sender(kit.client.config)
+    [latest] = running(kit, sender, 1)
+    puts = 10_000
+    sent = 0
+    call = latest.next_call
+
+    def counted() -> Call[bool] | None:
+        nonlocal sent
+        found = call()
+        sent += found is not None
+        return found
+
+    latest.next_call = counted  # type: ignore[method-assign]
+    for number in range(puts):
+        latest.put(b"%d" % number)
+    latest.put(b"last")
+    until(lambda: stored(kit, "job0") == b"last")
+    assert 1 <= sent < 100
+    sender.close()
+
+
+def test_each_of_many_jobs_has_its_own(kit: Kit) -> None:
+    """None takes another's turn."""
+    sender = Sender(kit.client.config)
+    for number, latest in enumerate(running(kit, sender, 300)):
+        latest.put(b"%d" % number)
+    until(lambda: all(stored(kit, f"job{number}") == b"%d" % number for number in range(300)))
+    sender.close()
 
 
 class Heard:
     def __init__(self) -> None:
         self.all: list[Progress] = []
 
-    def progress(self, job_id: str, data: bytes) -> None:
+    def progress(self, job: JobContext, data: bytes) -> None:
         found = Progress.decode(data)
         assert found is not None
         self.all.append(found)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
-from headrace.engine import kept
+from headrace.engine import kept, ops
 from headrace.engine.call import Call
 from headrace.engine.clients import ServerConfig, SyncClient, backoff_s
 from headrace.engine.keys import QueueKeys
@@ -25,6 +25,7 @@ from headrace.wire import encode_part
 logger = logging.getLogger("headrace.worker")
 PACE_S = 0.005
 LINES_EVERY_S = 0.2
+PROGRESS_EVERY_S = 0.2
 ITEMS_A_CALL, BYTES_A_CALL = 256, 1 << 20
 MOST_BACKOFF_S = 1.0
 
@@ -290,6 +291,38 @@ class Lines:
             end, self._end = self._end, None
             self.not_before_s = 0.0
             _resolve(end, None)
+
+
+class Latest:
+    """How far one run is: of what comes quickly only the latest, at most 5 times a second, and the last in any case."""
+
+    def __init__(self, sender: Sender, find: Callable[[], Home | None], job_id: str) -> None:
+        self.not_before_s = 0.0
+        self._sender = sender
+        self._find = find
+        self._job_id = job_id
+        self._lock = threading.Lock()
+        self._waiting: bytes | None = None
+
+    def put(self, data: bytes) -> None:
+        with self._lock:
+            self._waiting = data
+        self._sender.put(self)
+
+    def next_call(self) -> Call[bool] | None:
+        with self._lock:
+            data, self._waiting = self._waiting, None
+        home = None if data is None else self._find()
+        if data is None or home is None:
+            return None
+        self.not_before_s = time.monotonic() + PROGRESS_EVERY_S
+        return ops.set_progress(home.queue, home.sessions, self._job_id, data)
+
+    def sent(self, is_ours: bool) -> None:
+        """Whoever asked for the job to stop is heard otherwise."""
+
+    def failed(self, error: HeadraceError) -> None:
+        logger.warning("the progress of job %s was not kept: %s", self._job_id, error)
 
 
 def _future() -> Future[None]:

@@ -27,6 +27,12 @@ class Said(Protocol):
     def flush(self) -> Future[None]: ...
 
 
+class Told(Protocol):
+    """How far a run is, on its way to the server."""
+
+    def put(self, data: bytes) -> None: ...
+
+
 class Run(JobContext):
     """One attempt that is ready to be called, and the JobContext its code sees. `timeout_ms` 0: no limit."""
 
@@ -36,6 +42,7 @@ class Run(JobContext):
         "fn",
         "is_async",
         "kwargs",
+        "latest",
         "lines",
         "record",
         "started_ns",
@@ -69,6 +76,7 @@ class Run(JobContext):
         self.is_async = task.is_async
         self.started_ns = 0
         self.lines: Said | None = None
+        self.latest: Told | None = None
         options = record.options
         if options is None:
             self.timeout_ms, self.ttl_ms = task.timeout_ms, task.result_ttl_ms
