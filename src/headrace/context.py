@@ -8,13 +8,15 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from headrace.core.retry import duration_ms
 from headrace.core.ties import find_limit
-from headrace.effects import Effect, Effects, aeffect, aeffects, effect, effects
 from headrace.errors import RetryIn, StaleRun, UsageError
 from headrace.progress import Progress
+
+if TYPE_CHECKING:  # imported with the first effect: see ADR 16
+    from headrace.effects import Effect, Effects
 
 LOG_LINE_CHARS_MAX = 8_192
 
@@ -182,10 +184,14 @@ class JobContext:
             StaleRun: a newer run of this job has begun.
             UsageError: the connection commits each statement by itself, or is of no supported kind.
         """
+        from headrace.effects import effect
+
         return effect(self.idempotency_key, self.fence, target)
 
     def aeffect(self, target: Any) -> AbstractAsyncContextManager[Effect]:
         """As `effect`, for AsyncConnection (psycopg 3), AsyncSession and AsyncConnection (SQLAlchemy 2)."""
+        from headrace.effects import aeffect
+
         return aeffect(self.idempotency_key, self.fence, target)
 
     def retry_in(self, delay: float | timedelta, message: str = "") -> NoReturn:
@@ -228,10 +234,14 @@ class BatchContext(JobContext):
         Raises:
             StaleRun, UsageError: as `JobContext.effect`.
         """
+        from headrace.effects import effects
+
         return effects([(job.idempotency_key, job.fence) for job in self.jobs], target)
 
     def aeffects(self, target: Any) -> AbstractAsyncContextManager[Effects]:
         """As `effects`, for async connections."""
+        from headrace.effects import aeffects
+
         return aeffects([(job.idempotency_key, job.fence) for job in self.jobs], target)
 
     @property
