@@ -20,7 +20,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## run the main job: pages counted by ten processes, one killed on the way
 	$(BIN)/headrace demo
 
-test: $(READY) ## run the tests (5 to 7 minutes)
+test: $(READY) ## run the tests (8 minutes)
 	$(BIN)/python -m pytest -n 2
 
 check: $(READY) ## lint, types and layers
