@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from inside_jobs import STEPS, acounts, app, asteps, counts, saves_wrongly, steps
@@ -89,3 +90,26 @@ def test_a_coroutine_is_told_to_save_without_blocking(lab: Lab) -> None:
     lab.start("--processes", "1", app="inside_jobs:app")
     with pytest.raises(JobFailed, match="await current_job"):
         enqueue(lab, saves_wrongly).result(timeout=30)
+
+
+def test_on_a_terminal_the_bar_makes_way_for_the_result(lab: Lab) -> None:
+    """It is drawn while the job runs, and wiped away before what the job returned is printed, on a line of its own."""
+    lab.start("--processes", "1", app="inside_jobs:app")
+    job = enqueue(lab, counts, 10)
+    until(lambda: job.refresh().progress)
+    reading, writing = os.openpty()
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "headrace", "job", "wait", job.id, "--progress"],
+        env={**os.environ, "HEADRACE_URL": lab.url, "TERM": "xterm"}, stdin=writing, stdout=writing, stderr=writing,
+    )  # fmt: skip
+    os.close(writing)
+    shown = b""
+    while b"75 %  nearly" not in shown:
+        shown += os.read(reading, 4096)
+    open_gate(lab)
+    with suppress(OSError):  # the terminal's other end was closed: all is read
+        while part := os.read(reading, 4096):
+            shown += part
+    os.close(reading)
+    assert 0 == waiting.wait(30)
+    assert shown.endswith(b"\x1b[2Knull\r\n")

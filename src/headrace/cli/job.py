@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
@@ -387,13 +387,19 @@ def wait(job_id: str, queue: str | None, timeout: float | None, is_shown: bool) 
     """Wait until a job has ended, and print its result. Exit code 1 when it did not succeed."""
     client = settings().client()
     keys, _ = find_job(client, job_id, queue)
-    with shown_progress(client, keys, job_id) if is_shown else nullcontext():
-        return wait_for(client, keys, job_id, timeout)
+    return wait_for(client, keys, job_id, timeout, shown_progress(client, keys, job_id) if is_shown else None)
 
 
-def wait_for(client: SyncClient, keys: QueueKeys, job_id: str, timeout_s: float | None) -> int:
-    """Wait for a job's end and print its result (stdout) or what became of it (stderr)."""
-    found = wait_through(client, until_ended(keys, job_id, timeout_s))
+def wait_for(
+    client: SyncClient,
+    keys: QueueKeys,
+    job_id: str,
+    timeout_s: float | None,
+    meanwhile: AbstractContextManager[None] | None = None,
+) -> int:
+    """Wait for a job's end and print its result (stdout) or what became of it (stderr); `meanwhile` is left before that."""
+    with meanwhile or nullcontext():
+        found = wait_through(client, until_ended(keys, job_id, timeout_s))
     if found is None:
         talk(f"job {job_id} has not ended in {timeout_s:g} s; it goes on", is_error=True)
         return TIMED_OUT

@@ -56,7 +56,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar
 
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         row = bar.add_task("waiting", total=None)
         yield lambda progress: bar.update(
             row, description=in_words(progress), completed=progress.fraction, total=1.0 if _is_known(progress) else None
