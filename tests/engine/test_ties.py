@@ -149,6 +149,24 @@ class TestUnique:
         assert kit.client.enqueue("default", news) == {"b": "a"}
         assert ids_of(kit.claim("one")) == ["a"]
 
+    def test_of_two_in_one_call_the_second_replaces_the_arguments_of_the_first(self, kit: Kit) -> None:
+        """What a call writes is there before a later job of the same call looks."""
+        key = ties(unique=Unique(on_conflict="replace"))
+        old, new = kit.record(text="old"), kit.record(text="new")
+        news = [ops.NewJob(name, record, ties=key, on_conflict="replace") for name, record in (("a", old), ("b", new))]
+        assert kit.client.enqueue("default", news) == {"b": "a"}
+        claims = kit.claim("one")
+        assert [(claim.id, claim.record) for claim in claims] == [("a", new)]
+
+    def test_priorities_and_groups_of_one_call_keep_their_order(self, kit: Kit) -> None:
+        """What a call writes at once stands as if each job had come by itself."""
+        news = [ops.NewJob(f"low{n}", kit.record(priority=-5), priority=-5) for n in range(3)]
+        news += [ops.NewJob(f"high{n}", kit.record(priority=5), priority=5) for n in range(3)]
+        news.append(ops.NewJob("first", kit.record(priority=5, at_front=True), priority=5, at_front=True))
+        kit.client.enqueue("default", news)
+        claimed = ids_of(kit.claim("one", want=7))
+        assert claimed == ["first", "high0", "high1", "high2", "low0", "low1", "low2"]
+
     def test_a_call_sent_again_is_told_the_same(self, kit: Kit) -> None:
         """A lost reply: the answer is kept with the call's number."""
         key = ties(unique=Unique())

@@ -162,14 +162,14 @@ TEND = [
 ENQUEUE = [
     Mutant("enqueue.lua", ">= tonumber(ARGV[3]) then", "> tonumber(ARGV[3]) then",
            "a call sent again is stored again", operation("sent_twice"), is_quick=True),
-    Mutant("enqueue.lua", "redis.call('HEXISTS', q.jobs, id) == 1)", "false)", "a taken id is taken again"),
-    Mutant("enqueue.lua", "(seen[id] or", "(false or", "an id is stored twice by one call", operation("given_twice")),
+    Mutant("enqueue.lua", "'1' and (seen[id] or there[id])", "'1' and seen[id]", "a taken id is taken again"),
+    Mutant("enqueue.lua", "'1' and (seen[id] or there[id])", "'1' and there[id]", "an id is stored twice by one call", operation("given_twice")),
     Mutant("enqueue.lua", "if #taken > 1 then return taken end", "", "a taken id does not refuse the call"),
     Mutant("enqueue.lua", "redis.call('HSET', q.producers, ARGV[2], ARGV[3]", "redis.call('ECHO', ARGV[3]", "a call is not remembered"),
     Mutant("enqueue.lua", "redis.call('SREM', q.lingering, id) == 1 then", "false then", "an old entry runs a new job"),
-    Mutant("enqueue.lua", "if delay > 0 then due = now_ms + delay end", "if delay > 0 then due = delay end", "a delayed job is due at once"),
+    Mutant("enqueue.lua", "if how.delay > 0 then due = now_ms + how.delay end", "if how.delay > 0 then due = how.delay end", "a delayed job is due at once"),
     Mutant("enqueue.lua", "if must_ring then", "if false then", "nobody is woken for a new job"),
-    Mutant("enqueue.lua", "and 0 or redis.call('HINCRBY', q.meta, 'seq', 1)", "and redis.call('HINCRBY', q.meta, 'seq', 1) or 0",
+    Mutant("enqueue.lua", "is_front and 0 or last - #ranked + n", "is_front and last - #ranked + n or 0",
            "front and back of a priority are turned round"),
 ]  # fmt: skip
 
@@ -362,7 +362,21 @@ TIES = [
         "urgent jobs do not overtake",
         TIED,
     ),
-    Mutant("include/limits.lua", "first[2] + 1 / weight)", "first[2] + 1)", "weights do not count", TIED),
+    Mutant("include/limits.lua", "step = 1 / (weights[n] or 1)", "step = 1", "weights do not count", TIED),
+    Mutant(
+        "include/limits.lua",
+        "and line[place - 1].at > group.at do",
+        "and false do",
+        "a group of great weight waits for all others",
+        TIED,
+    ),
+    Mutant(
+        "include/limits.lua",
+        "if #empty > 0 then redis.call('ZREM', groups, unpack(empty)) end",
+        "",
+        "an empty group has its turn for ever",
+        TIED,
+    ),
     Mutant(
         "include/limits.lua",
         "if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end",
@@ -393,11 +407,12 @@ TIES = [
     ),
     Mutant(
         "enqueue.lua",
-        "local owner = mine[key] or owner_of(q, key, now_ms)",
-        "local owner = owner_of(q, key, now_ms)",
+        "local owner = mine[key] or found[key]",
+        "local owner = found[key]",
         "two of one call have the same key",
         TIED,
     ),
+    Mutant("enqueue.lua", "flush() -- the owner", "-- the owner", "a job of the same call is not replaced", TIED),
     Mutant("enqueue.lua", "if #held > 1 then return held end", "", "a refused duplicate is stored", TIED),
     Mutant("requeue.lua", "if owner and owner ~= id then return owner end", "", "two live jobs have one key", TIED),
 ]
@@ -499,7 +514,7 @@ EDGES = [
         "who waits for a job that has ended waits for ever",
         JOINED,
     ),
-    Mutant("enqueue.lua", "if ARGV[at + 6] == '2' and", "if false and", "a flow stored again is doubled", JOINED),
+    Mutant("enqueue.lua", "check == '2' and (", "false and (", "a flow stored again is doubled", JOINED),
     Mutant(
         "settle.lua", "if rare_ones then rare_ones.follow(q) end", "", "a settled job's edges are not followed", JOINED
     ),

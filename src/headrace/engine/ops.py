@@ -222,16 +222,9 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
         if not (special or job.ties or job.pass_over):
             plain += (job.id, job.record)
         else:
-            others += (
-                job.id,
-                job.record,
-                job.priority,
-                int(job.at_front),
-                job.delay_ms,
-                job.at_ms,
-                2 if job.pass_over else int(job.check_id),
-            )
-            others += (job.expires_in_ms, job.ties, job.on_conflict)
+            check = 2 if job.pass_over else int(job.check_id)
+            how = f"{job.priority} {job.at_front:d} {job.delay_ms} {job.at_ms} {check} {job.expires_in_ms} {job.on_conflict}"
+            others += (job.id, job.record, job.ties, how)
     args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
     return Call(found, queue.block(found.keys), args, _read_taken)
 

@@ -2,8 +2,8 @@
 -- enqueue: store new jobs and put each in its place; all of them or none.
 -- keys: jobs ready priority delayed meta producers wake stats lingering
 -- ARGV[1] layout  [2] producer  [3] number of this call  [4] count of plain jobs, then id, record of each;
---   then the others, each: id, record, priority, front (0/1), delay ms, at ms, check id (0/1; 2: passed over if it is there), expires in ms (0: as the record says),
---   ties ('' for none: see include/ties.lua), what to do when its unique key is taken: existing | raise | replace | debounce
+--   then the others, each: id, record, ties ('' for none: see include/ties.lua), and how it goes in, in words: priority, front (0/1), delay ms, at ms,
+--   check id (0/1; 2: passed over if it is there), expires in ms (0: as the record says), what to do when its unique key is taken: existing | raise | replace | debounce
 -- returns {} or {'same', id, id of the job that is there, …}; or, and then nothing is written, {'taken', ids…} | {'held', id of the holder, …}
 local q = queue_at(1)
 local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow')
@@ -15,28 +15,12 @@ if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then
   return told
 end
 
-local EACH = 10
+local EACH = 4
 local plain = tonumber(ARGV[4])
 local others = 5 + 2 * plain
 local count = plain + (#ARGV - others + 1) / EACH
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local taken, seen, passed, ties, has_ties = {'taken'}, {}, {}, {}, false
-for at = others, #ARGV, EACH do
-  local id = ARGV[at]
-  if ARGV[at + 6] == '1' and (seen[id] or redis.call('HEXISTS', q.jobs, id) == 1) then taken[#taken + 1] = id end
-  if ARGV[at + 6] == '2' and redis.call('HEXISTS', q.jobs, id) == 1 then passed[at], count = true, count - 1 end
-  seen[id] = true
-  if ARGV[at + 8] ~= '' then ties[at], has_ties = cmsgpack.unpack(ARGV[at + 8]), true end
-end
-if #taken > 1 then return taken end
-
--- Bytes 4 to 12 of a record are when the job expires, a msgpack uint64; counted from here by this clock, not the producer's.
-local function record_at(at)
-  local record, expires = ARGV[at + 1], tonumber(ARGV[at + 7])
-  if expires == 0 then return record end
-  return string.sub(record, 1, 4) .. struct.pack('>I8', now_ms + expires) .. string.sub(record, 13)
-end
 
 -- What only jobs with ties, and queues of a limited length, need: made when one comes.
 local rare_ones
@@ -48,32 +32,34 @@ local function rare()
   -- include: ending
   -- include: edges
   -- include: unique
-  local it = {bind = bind, key_of = key_of, take_part = take_part, follow = follow}
+  local it = {bind = bind, key_of = key_of, read_ties = read_ties, turn_of = turn_of, follow = follow}
   rare_ones = it
   for _, name in ipairs({'ties', 'watched', 'progress', 'cancels', 'done', 'dead', 'suspects', 'crashes'}) do q[name] = key_of(q, name) end
 
-  -- By offset in ARGV, the jobs that have the keys which these want; and {'held', …} of those that must be told.
-  function it.owners()
-    local owners, held, mine = {}, {'held'}, {}
-    for at = others, #ARGV, EACH do
-      local key = ties[at] and not passed[at] and ties[at].u
+  -- By number, the jobs that have the keys which these want; and {'held', …} of those that must be told.
+  function it.owners(ids, hows, ties, passed)
+    local owners, held, mine, keys = {}, {'held'}, {}, {}
+    for i = 1, #ids do
+      if ties[i] and ties[i].u and not passed[i] then keys[#keys + 1] = ties[i].u end
+    end
+    local found = owners_of(q, keys, now_ms)
+    for i = 1, #ids do
+      local key = ties[i] and not passed[i] and ties[i].u
       if key then
-        local owner = mine[key] or owner_of(q, key, now_ms)
-        owners[at], mine[key] = owner, owner or ARGV[at]
-        if owner and ARGV[at + 9] == 'raise' then held[#held + 1] = owner end
+        local owner = mine[key] or found[key]
+        owners[i], mine[key] = owner, owner or ids[i]
+        if owner and hows[i].conflict == 'raise' then held[#held + 1] = owner end
       end
     end
     return owners, held
   end
 
   -- Give a job that waits the arguments of a later call; `debounce`: and its time.
-  function it.take_over(at, owner)
-    local record, due = record_at(at), tonumber(ARGV[at + 5])
+  function it.take_over(owner, record, how)
     local old = redis.call('HGET', q.jobs, owner)
     if not old or state_of(old) ~= LIVE or priority_of(old) ~= priority_of(record) then return end
     redis.call('HSET', q.jobs, owner, record)
-    if tonumber(ARGV[at + 4]) > 0 then due = now_ms + ARGV[at + 4] end
-    if ARGV[at + 9] == 'debounce' then redis.call('ZADD', q.delayed, 'XX', due, owner) end
+    if how.conflict == 'debounce' then redis.call('ZADD', q.delayed, 'XX', how.delay > 0 and now_ms + how.delay or how.due, owner) end
   end
 
   -- Room for `count` more: nil, or the error. `drop_oldest`: those that have waited longest in `ready` end as cancelled.
@@ -98,10 +84,51 @@ local function rare()
   return it
 end
 
+-- Many jobs of a call go in alike: each wording is read once.
+local known = {}
+local function how_of(words)
+  local how = known[words]
+  if how then return how end
+  local priority, front, delay, due, check, expires, conflict = string.match(words, '^(%S+) (%d) (%d+) (%d+) (%d) (%d+) (%l*)$')
+  how = {
+    priority = tonumber(priority), is_front = front == '1', delay = tonumber(delay), due = tonumber(due),
+    check = check, expires = tonumber(expires), conflict = conflict,
+  }
+  known[words] = how
+  return how
+end
+
+-- Of the jobs that are not plain, by number.
+local ids, hows, ties, passed, asked = {}, {}, {}, {}, {}
+for at = others, #ARGV, EACH do
+  local how, n = how_of(ARGV[at + 3]), #ids + 1
+  ids[n], hows[n] = ARGV[at], how
+  if how.check ~= '0' then asked[#asked + 1] = ARGV[at] end
+  if ARGV[at + 2] ~= '' then ties[n] = rare().read_ties(ARGV[at + 2]) end
+end
+if #asked > 0 then
+  local taken, seen, there = {'taken'}, {}, redis.call('HMGET', q.jobs, unpack(asked))
+  for i = 1, #asked do there[asked[i]] = there[i] end
+  for i = 1, #ids do
+    local id, check = ids[i], hows[i].check
+    if check == '1' and (seen[id] or there[id]) then taken[#taken + 1] = id end
+    if check == '2' and (seen[id] or there[id]) then passed[i], count = true, count - 1 end
+    seen[id] = true
+  end
+  if #taken > 1 then return taken end
+end
+
+-- Bytes 4 to 12 of a record are when the job expires, a msgpack uint64; counted from here by this clock, not the producer's.
+local function record_of(i)
+  local record, expires = ARGV[others + EACH * (i - 1) + 1], hows[i].expires
+  if expires == 0 then return record end
+  return string.sub(record, 1, 4) .. struct.pack('>I8', now_ms + expires) .. string.sub(record, 13)
+end
+
 local owners, same = {}, {}
-if has_ties then
+if next(ties) then
   local held
-  owners, held = rare().owners()
+  owners, held = rare().owners(ids, hows, ties, passed)
   if #held > 1 then return held end
 end
 if found[2] then
@@ -116,53 +143,94 @@ if plain == 1 then
   redis.call('RPUSH', q.ready, ARGV[5])
 elseif plain > 0 then
   redis.call('HSET', q.jobs, unpack(ARGV, 5, others - 1))
-  local ids = {}
-  for i = 1, plain do ids[i] = ARGV[3 + 2 * i] end
-  redis.call('RPUSH', q.ready, unpack(ids))
+  local all = {}
+  for i = 1, plain do all[i] = ARGV[3 + 2 * i] end
+  redis.call('RPUSH', q.ready, unpack(all))
 end
 
-local function store(at)
-  local id, priority, delay, due, tie = ARGV[at], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ties[at]
-  -- An id that is used again: the entry of the job it was before must not run this one.
-  if ARGV[at + 6] == '1' and redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
-  redis.call('HSET', q.jobs, id, record_at(at))
-  if tie then
-    redis.call('HSET', q.ties, id, ARGV[at + 8])
-    if tie.u then rare().bind(q, id, tie, now_ms) end
-    if tie.p then
-      redis.call('HSET', rare().key_of(q, 'waiting'), id, tie.p)
-      if tie.x then redis.call('ZADD', rare().key_of(q, 'timeouts'), now_ms + tie.x, id) end
-      if tie.o then redis.call('ZADD', rare().key_of(q, 'linking'), now_ms, id) end
-      return
-    end
+-- What several jobs write to one key is written at once: each a command with its values.
+local writes, by_key, ranked, dues = {}, {}, {}, {}
+local function write(command, key, first, second, option)
+  local values = by_key[key]
+  if not values then
+    values = {command, key, option}
+    by_key[key], writes[#writes + 1] = values, values
   end
-  if delay > 0 then due = now_ms + delay end
+  values[#values + 1], values[#values + 2] = first, second
+end
+
+-- By priority, then in the order they came; arrival 0 puts one first in its level.
+local function rank()
+  local last = redis.call('HINCRBY', q.meta, 'seq', #ranked)
+  for n, i in ipairs(ranked) do
+    local arrival = hows[i].is_front and 0 or last - #ranked + n
+    write('ZADD', q.priority, (100 - hows[i].priority) * 17592186044416 + arrival, ids[i])
+  end
+  ranked = {}
+end
+
+local function flush()
+  if #ranked > 0 then rank() end
+  for _, values in ipairs(writes) do redis.call(unpack(values)) end
+  writes, by_key = {}, {}
+end
+
+-- Of a job with ties. Returns true when it waits for others.
+local function bind(i, id, tie)
+  write('HSET', q.ties, id, ARGV[others + EACH * (i - 1) + 2])
+  if tie.u and not tie.m and q.throttles == false then
+    write('HSET', rare().key_of(q, 'unique'), tie.u, id)
+  elseif tie.u then
+    rare().bind(q, id, tie, now_ms)
+  end
+  if not tie.p then return false end
+  write('HSET', rare().key_of(q, 'waiting'), id, tie.p)
+  if tie.x then write('ZADD', rare().key_of(q, 'timeouts'), now_ms + tie.x, id) end
+  if tie.o then write('ZADD', rare().key_of(q, 'linking'), now_ms, id) end
+  return true
+end
+
+local function store(i)
+  local id, how, tie = ids[i], hows[i], ties[i]
+  -- An id that is used again: the entry of the job it was before must not run this one.
+  if how.check == '1' and redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
+  write('HSET', q.jobs, id, record_of(i))
+  if tie and bind(i, id, tie) then return end
+  local due = how.due
+  if how.delay > 0 then due = now_ms + how.delay end
   if due > now_ms then
-    redis.call('ZADD', q.delayed, due, id)
-    must_ring = must_ring or redis.call('ZRANGE', q.delayed, 0, 0)[1] == id
+    write('ZADD', q.delayed, due, id)
+    dues[id] = true
     return
   end
   must_ring = true
-  local push = ARGV[at + 3] == '1' and 'LPUSH' or 'RPUSH'
   if tie and tie.g then
-    redis.call(push, rare().key_of(q, 'group:' .. tie.g), id)
-    rare().take_part(q, tie.g, tie.w)
-  elseif priority ~= 0 then
-    local arrival = ARGV[at + 3] == '1' and 0 or redis.call('HINCRBY', q.meta, 'seq', 1)
-    redis.call('ZADD', q.priority, (100 - priority) * 17592186044416 + arrival, id)
+    local lane = rare().key_of(q, 'group:' .. tie.g)
+    if not by_key[lane] then write('ZADD', rare().key_of(q, 'groups'), rare().turn_of(q), tie.g, 'NX') end
+    if tie.w then write('HSET', rare().key_of(q, 'weights'), tie.g, tie.w) end
+    if how.is_front then redis.call('LPUSH', lane, id) else write('RPUSH', lane, id) end
+  elseif how.priority ~= 0 then
+    ranked[#ranked + 1] = i
+  elseif how.is_front then
+    redis.call('LPUSH', q.ready, id)
   else
-    redis.call(push, q.ready, id)
+    write('RPUSH', q.ready, id)
   end
 end
 
-for at = others, #ARGV, EACH do
-  if owners[at] then
-    if owners[at] ~= ARGV[at] then same[#same + 1], same[#same + 2] = ARGV[at], owners[at] end
-    if ARGV[at + 9] == 'replace' or ARGV[at + 9] == 'debounce' then rare().take_over(at, owners[at]) end
-  elseif not passed[at] then
-    store(at)
+for i = 1, #ids do
+  if owners[i] then
+    if owners[i] ~= ids[i] then same[#same + 1], same[#same + 2] = ids[i], owners[i] end
+    if hows[i].conflict == 'replace' or hows[i].conflict == 'debounce' then
+      flush() -- the owner may be a job of this call
+      rare().take_over(owners[i], record_of(i), hows[i])
+    end
+  elseif not passed[i] then
+    store(i)
   end
 end
+flush()
+if next(dues) and dues[redis.call('ZRANGE', q.delayed, 0, 0)[1]] then must_ring = true end
 if #same > 0 then table.insert(same, 1, 'same') end
 if rare_ones then rare_ones.follow(q) end -- of those that were dropped
 -- The call's number, when (seconds), and what was answered.

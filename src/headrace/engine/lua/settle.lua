@@ -47,7 +47,7 @@ local function rare()
 
   -- include: edges
   -- include: limits
-  it.follow, it.with_inputs, it.with_saved = follow, with_inputs, with_saved
+  it.has_reader, it.follow, it.with_inputs, it.with_saved = has_reader, follow, with_inputs, with_saved
   it.write_buckets, it.untie_rest = write_buckets, untie_rest
   it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
   it.hold_suspect = hold_suspect
@@ -135,7 +135,7 @@ end
 local DROPPED = '\159\1\6' -- as much of a succeeded record as says so
 
 local function tell_all(q, ours, ids, is_dropped)
-  local tokens = redis.call('HMGET', q.watched, unpack(ids))
+  local tokens = redis.call('EXISTS', q.watched) == 1 and redis.call('HMGET', q.watched, unpack(ids)) or {}
   for i = 1, #ids do
     if tokens[i] then
       local record = ARGV[ours[i] + 2]
@@ -151,7 +151,7 @@ local function tell_all(q, ours, ids, is_dropped)
   for i = 1, #ids do
     if ties[i] then
       local record = ARGV[ours[i] + 2]
-      local old = is_dropped and ties[i].e and redis.call('HGET', q.jobs, ids[i])
+      local old = is_dropped and ties[i].e and rare().has_reader(ties[i]) and redis.call('HGET', q.jobs, ids[i])
       if old and string.byte(record, 1) ~= 0x9f then record = rare().with_result(old, record) end
       if string.byte(record, 1) ~= 0x9f then record = DROPPED end
       rare().untie(q, ids[i], ties[i], record, rest)

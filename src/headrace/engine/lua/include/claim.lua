@@ -69,7 +69,7 @@ local function claim_from(q, meta, want, take_suspects)
       local missing, first = want - #ids, #ids + 1
       if missing == 0 then break end
       -- A few at first: of jobs that hold slots one is handed out, and the others go back.
-      if has_ties then missing = math.min(missing, 2 ^ math.min(round, 8)) end
+      if has_ties then missing = math.min(missing, 2 * 8 ^ math.min(round - 1, 3)) end
       local popped = pop(q, missing, has_priority, has_groups)
       if #popped > 0 then keep_live(q, popped, ids, records) end
       more = #popped == missing and 1 or 0

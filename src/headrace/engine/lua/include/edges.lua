@@ -4,6 +4,13 @@
 -- An edge is {c child (or the prefix of many), k how many, q its queue ('' here), n input number, w when: s succeeded, f failed, a any, r the child reads the record}.
 local MOST_ARRIVALS = 128 -- in one script; the rest goes through the outbox, as all does that is for other queues
 
+-- Whether somebody reads what this job ended with.
+local function has_reader(ties)
+  for _, edge in ipairs(ties.e or {}) do
+    if edge.r then return true end
+  end
+end
+
 local function is_met(when, state)
   return when == 'a' or (when == 's' and state == 6) or (when == 'f' and (state == FAILED or state == EXPIRED))
 end
@@ -40,13 +47,14 @@ end
 
 -- One input comes. Returns the child's new record when this ended it instead.
 local function arrive(q, id, n, when, state, record, parent, wants)
-  if redis.call('HEXISTS', key_of(q, 'waiting'), id) == 0 then
+  local missing = redis.call('HGET', key_of(q, 'waiting'), id)
+  if not missing then
     if is_met(when, state) then keep_late(q, id, n, wants and record or '') end
     return
   end
   if is_met(when, state) then
     if redis.call('HSETNX', key_of(q, 'inputs:' .. id), n, wants and record or '') == 0 then return end
-    if redis.call('HINCRBY', key_of(q, 'waiting'), id, -1) > 0 then return end
+    if missing ~= '1' and redis.call('HINCRBY', key_of(q, 'waiting'), id, -1) > 0 then return end
   end
   local child = redis.call('HGET', q.jobs, id)
   if not child or state_of(child) ~= LIVE then return end

@@ -133,15 +133,13 @@ end
 
 -- Of jobs taken from the queue, those that may go now stay in `ids` and `records`; the others are parked, or go back to the head.
 local function hold_back(q, ids, records, first)
-  if #ids < first then return false end
-  local some = {}
-  for i = first, #ids do some[#some + 1] = ids[i] end
-  local ties = all_ties(q, some)
+  local last = #ids
+  if last < first then return false end
+  local ties = all_ties(q, first == 1 and ids or {unpack(ids, first)})
   if not ties then return false end
   local kept, back, back_records = first - 1, {}, {}
-  for i = first, #ids do
+  for i = first, last do
     local id, record, tie = ids[i], records[i], ties[i - first + 1]
-    ids[i], records[i] = nil, nil
     local where, opens = 'go', nil
     if tie and tie.l then
       where, opens = try_limits(q, id, tie)
@@ -149,38 +147,64 @@ local function hold_back(q, ids, records, first)
     if where == 'go' then
       if tie then start(q, id, tie) end
       kept = kept + 1
-      ids[kept], records[kept] = id, record
+      if kept < i then ids[kept], records[kept] = id, record end
     elseif where == 'later' then
       back[#back + 1], back_records[#back_records + 1] = id, record
     else
       park(q, id, record, where, opens)
     end
   end
+  for i = last, kept + 1, -1 do ids[i], records[i] = nil, nil end
   put_front(q, back, back_records)
   return #back > 0
 end
 
 -- One job of each group in turn; a group of weight 3 has three turns for one. Ungrouped jobs are a group of their own, ''.
--- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight that a group's last job named.
+-- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight that a group's last job named. The turns are planned here, over
+-- the groups that stand first, so that each list is asked and taken from once.
 local function take_turns(q, want)
-  local groups, ids = key_of(q, 'groups'), {}
-  local has_weights = redis.call('EXISTS', key_of(q, 'weights')) == 1
+  local groups = key_of(q, 'groups')
   if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end
-  for n = 1, want do
-    local first = redis.call('ZRANGE', groups, 0, 0, 'WITHSCORES')
-    local group = first[1]
-    if not group then break end
-    local lane = group == '' and q.ready or key_of(q, 'group:' .. group)
-    local id = redis.call('LPOP', lane)
-    if id then ids[#ids + 1], q.turn = id, first[2] end
-    if redis.call('EXISTS', lane) == 1 then
-      local weight = has_weights and redis.call('HGET', key_of(q, 'weights'), group) or 1
-      redis.call('ZADD', groups, string.format('%.17g', first[2] + 1 / weight), group)
-    else
-      redis.call('ZREM', groups, group)
+  local first = redis.call('ZRANGE', groups, 0, want - 1, 'WITHSCORES')
+  if #first == 0 then return {} end
+  local names, line = {}, {}
+  for n = 1, #first, 2 do names[#names + 1] = first[n] end
+  local weights = redis.call('EXISTS', key_of(q, 'weights')) == 1 and redis.call('HMGET', key_of(q, 'weights'), unpack(names)) or {}
+  for n, name in ipairs(names) do
+    local lane = name == '' and q.ready or key_of(q, 'group:' .. name)
+    line[n] = {name = name, at = tonumber(first[2 * n]), step = 1 / (weights[n] or 1), lane = lane, turns = {}}
+  end
+  local taken, head, asked = 0, 1, {} -- `line` is in order of `at` from `head` on
+  while taken < want and line[head] do
+    local group = line[head]
+    if not group.left then
+      group.left = redis.call('LLEN', group.lane)
+      asked[#asked + 1] = group
+    end
+    head = head + 1
+    if group.left > 0 then
+      taken, q.turn = taken + 1, group.at
+      group.turns[#group.turns + 1], group.left, group.at = taken, group.left - 1, group.at + group.step
+      if group.left > 0 then
+        local place = #line + 1
+        while place > head and line[place - 1].at > group.at do place = place - 1 end
+        table.insert(line, place, group)
+      end
     end
   end
-  if #ids > 0 then redis.call('HSET', q.meta, 'turn', q.turn) end
+  local ids, later, empty = {}, {}, {}
+  for _, group in ipairs(asked) do
+    local some = #group.turns > 0 and redis.call('LPOP', group.lane, #group.turns)
+    for i, turn in ipairs(group.turns) do ids[turn] = some[i] end
+    if group.left > 0 then
+      later[#later + 1], later[#later + 2] = string.format('%.17g', group.at), group.name
+    else
+      empty[#empty + 1] = group.name
+    end
+  end
+  if #later > 0 then redis.call('ZADD', groups, unpack(later)) end
+  if #empty > 0 then redis.call('ZREM', groups, unpack(empty)) end
+  if #ids > 0 then redis.call('HSET', q.meta, 'turn', string.format('%.17g', q.turn)) end
   return ids
 end
 

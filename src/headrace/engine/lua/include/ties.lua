@@ -18,16 +18,24 @@ local function is_calm(q)
   return q.calm
 end
 
+-- On many jobs the same hangs: each wording is unpacked once. Who changes what was read writes it back.
+local unpacked = {}
+local function read_ties(packed)
+  local found = unpacked[packed] or cmsgpack.unpack(packed)
+  unpacked[packed] = found
+  return found
+end
+
 local function ties_of(q, id)
   local found = redis.call('HGET', q.ties, id)
-  return found and cmsgpack.unpack(found)
+  return found and read_ties(found)
 end
 
 -- Those of several jobs, by number; nil when no job of the queue has any.
 local function all_ties(q, ids)
   if #ids == 0 or redis.call('EXISTS', q.ties) == 0 then return nil end
   local found = redis.call('HMGET', q.ties, unpack(ids))
-  for i = 1, #ids do found[i] = found[i] and cmsgpack.unpack(found[i]) end
+  for i = 1, #ids do found[i] = found[i] and read_ties(found[i]) end
   return found
 end
 
@@ -44,9 +52,13 @@ local function unpark(q, name, id)
 end
 
 -- A group that has just got something to do stands beside the one that was served last.
-local function take_part(q, group, weight)
+local function turn_of(q)
   q.turn = q.turn or redis.call('HGET', q.meta, 'turn') or 0
-  redis.call('ZADD', key_of(q, 'groups'), 'NX', q.turn, group)
+  return q.turn
+end
+
+local function take_part(q, group, weight)
+  redis.call('ZADD', key_of(q, 'groups'), 'NX', turn_of(q), group)
   if weight then redis.call('HSET', key_of(q, 'weights'), group, weight) end
 end
 
