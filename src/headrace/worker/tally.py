@@ -9,7 +9,10 @@ import logging
 import threading
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from headrace.core.tally import STEPS_US, Sums
@@ -32,6 +35,7 @@ NAMES = {
 
 Mark: TypeAlias = "tuple[str, str, Kind, int, int, int]"
 """Queue, task, what became of it, monotonic ns of start and end, Unix ms of its creation (0: it has run before)."""
+_kind_of = itemgetter(0, 1, 2)
 
 
 class Tally:
@@ -45,31 +49,26 @@ class Tally:
         self._sums: dict[tuple[int, str, str], Sums] = {}
 
     def count(self) -> None:
-        """Turn the marks into sums."""
+        """Turn the marks into sums: those of one minute, queue, task and end together, since that takes a third of the time."""
         epoch_us = (time.time_ns() - time.monotonic_ns()) // 1_000
         with self._lock:
             marks = self.marks[:]
             del self.marks[: len(marks)]
-            for queue, task, kind, started_ns, ended_ns, created_at_ms in marks:
-                name = NAMES.get(kind)
-                if name is None:
-                    continue
-                place = (ended_ns // MINUTE_NS, queue, task)
-                sums = self._sums.get(place)
-                if sums is None:
-                    if len(self._sums) >= MOST_UNSENT:
-                        continue
-                    sums = self._sums[place] = {"run_us": 0, "wait_us": 0}
-                sums[name] = sums.get(name, 0) + 1
-                run_us = (ended_ns - started_ns) // 1_000
-                sums["run_us"] += run_us
-                step = f"r{bisect_right(STEPS_US, run_us) - 1}"
-                sums[step] = sums.get(step, 0) + 1
-                if created_at_ms:
-                    wait_us = max(0, epoch_us + started_ns // 1_000 - created_at_ms * 1_000)
-                    sums["wait_us"] += wait_us
-                    step = f"w{bisect_right(STEPS_US, wait_us) - 1}"
-                    sums[step] = sums.get(step, 0) + 1
+            for minute, in_it in _by_minute(marks):
+                for (queue, task, kind), alike in groupby(in_it, _kind_of):
+                    self._add((minute, queue, task), kind, list(alike), epoch_us)
+
+    def _add(self, place: tuple[int, str, str], kind: Kind, marks: list[Mark], epoch_us: int) -> None:
+        name = NAMES.get(kind)
+        sums = self._sums.get(place)
+        if name is None or (sums is None and len(self._sums) >= MOST_UNSENT):
+            return
+        if sums is None:
+            sums = self._sums[place] = {"run_us": 0, "wait_us": 0}
+        sums[name] = sums.get(name, 0) + len(marks)
+        _spread(sums, "r", "run_us", [(ended_ns - started_ns) // 1_000 for _, _, _, started_ns, ended_ns, _ in marks])
+        waits = [epoch_us + started_ns // 1_000 - at_ms * 1_000 for _, _, _, started_ns, _, at_ms in marks if at_ms]
+        _spread(sums, "w", "wait_us", waits if not waits or min(waits) >= 0 else [max(0, wait) for wait in waits])
 
     def take(self, queues: Iterable[QueueKeys]) -> list[Call[int]]:
         """What is to be sent now, forgotten here."""
@@ -86,6 +85,22 @@ class Tally:
             for first in range(0, len(rows), stats.MOST_ROWS_A_CALL):
                 calls.append(stats.tally(queue, rows[first : first + stats.MOST_ROWS_A_CALL]))
         return calls
+
+
+def _by_minute(marks: list[Mark]) -> Iterable[tuple[int, list[Mark]]]:
+    """Nearly always all of one: they are counted at least every 10 s."""
+    minutes = {ended_ns // MINUTE_NS for _, _, _, _, ended_ns, _ in marks}
+    if len(minutes) == 1:
+        return [(minutes.pop(), marks)]
+    return [(minute, [mark for mark in marks if mark[4] // MINUTE_NS == minute]) for minute in minutes]
+
+
+def _spread(sums: Sums, letter: str, total: str, times_us: list[int]) -> None:
+    """Add times to their sum and to their histogram."""
+    sums[total] += sum(times_us)
+    for after, count in Counter([bisect_right(STEPS_US, time_us) for time_us in times_us]).items():
+        step = f"{letter}{after - 1}"
+        sums[step] = sums.get(step, 0) + count
 
 
 def send(run: Callable[[Call[int]], Any], calls: Iterable[Call[int]]) -> None:
