@@ -72,13 +72,20 @@ def fast_clock() -> Iterator[dict[str, str]]:
     if found is None:
         raise SystemExit("the soak needs libfaketime: apt-get install libfaketime")
     names = {"LD_PRELOAD": found, "FAKETIME": f"+0 x{SPEED}"}
-    keeper = subprocess.Popen(
-        [sys.executable, "-c", "import os, sys; print(os.environ['FAKETIME_SHARED'], flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **names}, text=True,
-    )  # fmt: skip
-    assert keeper.stdin is not None and keeper.stdout is not None
+    for _ in range(9):
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", "import os, sys; print(os.environ.get('FAKETIME_SHARED', ''), flush=True); sys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **names}, text=True,
+        )  # fmt: skip
+        assert keeper.stdin is not None and keeper.stdout is not None
+        shared = keeper.stdout.readline().strip()
+        if shared:
+            break
+        keeper.communicate()  # what a killed process of this number had left is in its way
+    else:
+        raise SystemExit("libfaketime shares no clock: remove /dev/shm/*faketime*")
     try:
-        yield {**names, "FAKETIME_SHARED": keeper.stdout.readline().strip()}
+        yield {**names, "FAKETIME_SHARED": shared}
     finally:
         keeper.stdin.close()
         keeper.wait(10)
