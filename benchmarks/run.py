@@ -23,6 +23,7 @@ from pathlib import Path
 import bare
 import features
 import flow_load
+import pages
 import tasks
 from headrace import Headrace
 from headrace.server import EmbeddedServer
@@ -364,11 +365,26 @@ def imports(server: Server, scale: float) -> list[Figure]:
     ]
 
 
+def dashboard(server: Server, scale: float) -> list[Figure]:
+    """The time of each page before a million jobs, and what viewers of the overview and the queues cost."""
+    pending = int(1_000_000 * max(scale, 0.1))
+    pages.fill(server, pending)
+    figures = []
+    with pages.shown(server) as client:
+        for path in pages.PAGES:
+            figures.append(Figure(f"page {path}, {pending:,} jobs", pages.times(client, path), "ms", 300.0))
+        for viewers in (1, 50):
+            sent = pages.commands_at_rest(server, client, viewers, max(30 * scale, 10))
+            figures.append(Figure(f"commands a second of the dashboard, viewers: {viewers}", sent, "/s", 5.0))
+    return figures
+
+
 MEASURES: dict[str, Callable[[Server, float], list[Figure]]] = {
     "server_cost": server_cost, "script_calls": script_calls, "flow_features": flow_features,
     "flow_scale": flow_scale, "flow_throughput": flow_throughput, "producer": producer, "worker_calls": worker_calls,
     "throughput": throughput,
     "latency": latency, "idle": idle, "million": million, "imports": imports,
+    "dashboard": dashboard,
 }  # fmt: skip
 
 
