@@ -1,0 +1,239 @@
+"""What stands around every answer of the dashboard: who may see it, the page's frame, and how a write is taken and noted.
+
+1. `Frame.page` and `Frame.act` make the routes: each answer is guarded by access, each write by where it comes from.
+2. `Frame.render` makes a whole page of a template; the same page asked for again with its ETag is not sent again.
+3. `Frame.done` notes a write in the audit log, and sends the browser to where its result is to be seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, quote, urlencode
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from headrace.engine import admin
+from headrace.engine.connect import masked_url
+from headrace.errors import DuplicateJob, JobNotFound, ServerError, UsageError
+from headrace.version import __version__
+from headrace.web.access import Access, Decide, Right, is_own_request
+from headrace.web.data import Source, in_words, tab_counts
+from headrace.web.words import LANGUAGES, Words, choose
+
+logger = logging.getLogger("headrace.web")
+audit_logger = logging.getLogger("headrace.web.audit")
+
+Show: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+Do: TypeAlias = "Callable[[Request, Mapping[str, str]], Awaitable[Response]]"
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+FORM_BYTES_MAX = 16_384
+THEMES = ("auto", "light", "dark")
+CONTENT_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+
+
+@cache
+def static_files() -> dict[str, tuple[bytes, str]]:
+    """Name -> (contents, type)."""
+    folder = resources.files("headrace.web") / "static"
+    return {
+        file.name: (file.read_bytes(), CONTENT_TYPES[file.name.rpartition(".")[2]])
+        for file in sorted(folder.iterdir(), key=lambda found: found.name)
+        if file.name.rpartition(".")[2] in CONTENT_TYPES
+    }
+
+
+@cache
+def static_hash() -> str:
+    """One for all files: modules name each other by relative address, so they live in one folder."""
+    whole = hashlib.sha256()
+    for name, (data, _) in static_files().items():
+        whole.update(name.encode() + b"\0" + data)
+    return whole.hexdigest()[:16]
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("headrace.web", "templates")
+    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    found.filters |= {"span": shown_span, "instant": shown_instant, "part": lambda text: quote(str(text), safe="")}
+    return found
+
+
+def shown_span(seconds: float | None) -> str:
+    """A length of time for people, in two digits or so; the same in all languages."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 172_800 else f"{seconds / 86_400:.3g} d"
+
+
+def shown_instant(at_ms: int | None) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at_ms else "–"
+
+
+class Frame:
+    """One dashboard's source of data, who may use it, and what stands around its pages."""
+
+    def __init__(self, source: Source, access: Decide, environment: str, hosts: Sequence[str] | None) -> None:
+        self.source = source
+        self._access = access
+        self._environment = environment
+        self._hosts = None if hosts is None else frozenset(hosts)
+
+    def page(self, path: str, show: Show) -> Route:
+        """What may be seen."""
+        return Route(path, self._guarded(show, Right.READ), methods=["GET"])
+
+    def act(self, path: str, right: Right, do: Do) -> Route:
+        """What may be done, by who has the right."""
+        return Route(path, self._guarded(lambda request: self._write(request, do), right), methods=["POST"])
+
+    def _guarded(self, show: Show, right: Right) -> Show:
+        async def answer(request: Request) -> Response:
+            response = await self._allowed(request, show, right)
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
+            response.headers.setdefault("Cache-Control", "no-cache, private")
+            return response
+
+        return answer
+
+    async def _allowed(self, request: Request, show: Show, right: Right) -> Response:
+        if self._hosts is not None and request.url.hostname not in self._hosts:
+            return Response("this dashboard is not known by that name\n", 421, media_type="text/plain")
+        found = self._access(request)
+        access = await found if inspect.isawaitable(found) else found
+        request.state.access = access
+        request.state.words = Words(
+            choose(
+                request.query_params.get("lang"),
+                request.cookies.get("hr_lang"),
+                request.headers.get("accept-language", ""),
+            )
+        )
+        if not access.rights:
+            headers = {"WWW-Authenticate": 'Basic realm="headrace", charset="UTF-8"'}
+            return Response("who are you?\n", 401, headers, media_type="text/plain")
+        if not access.may(right):
+            return await self.render(request, "error", 403, title="refused", message=request.state.words("no_right"))
+        try:
+            return await show(request)
+        except DuplicateJob as error:
+            return await self.render(request, "error", 409, title="refused", message=in_words(error))
+        except (JobNotFound, UsageError) as error:
+            return await self.render(request, "error", 404, title="not_found", message=in_words(error))
+        except ServerError as error:
+            logger.warning("%s", error)
+            return await self.render(
+                request, "away", 503, url=masked_url(self.source.config.url), message=in_words(error)
+            )
+
+    async def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+        words: Words = request.state.words
+        theme = request.query_params.get("theme") or request.cookies.get("hr_theme", "auto")
+        root = request.scope.get("root_path", "")
+        text = _templates().get_template(f"{template}.html").render(
+            t=words, root=root, static=f"{root}/static/{static_hash()}", access=request.state.access, Right=Right,
+            environment=self._environment, languages=LANGUAGES, theme=theme if theme in THEMES else "auto",
+            themes=THEMES, path=request.url.path.removeprefix(root), here=_here(request), tab_counts=tab_counts,
+            version=__version__, did=_did(request), **values,
+        )  # fmt: skip
+        if request.headers.get("accept", "").startswith("application/json"):
+            return JSONResponse({"error": values.get("message", "")}, status)
+        body = text.encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+        headers = {"ETag": etag, "Vary": "Cookie, Accept-Language"}
+        if status == 200 and request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        response = Response(body, status, headers, media_type="text/html")
+        for name, value, known in (("lang", words.language, LANGUAGES), ("theme", theme, THEMES)):
+            if request.query_params.get(name) in known:
+                response.set_cookie(
+                    f"hr_{name}", value, max_age=31_536_000, path=root or "/", samesite="lax", httponly=True
+                )
+        return response
+
+    async def _write(
+        self, request: Request, do: Callable[[Request, Mapping[str, str]], Awaitable[Response]]
+    ) -> Response:
+        words: Words = request.state.words
+        if not is_own_request(request):
+            return await self.render(request, "error", 403, title="refused", message=words("not_our_page"))
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > FORM_BYTES_MAX:
+                return await self.render(request, "error", 413, title="refused", message=words("too_long"))
+        form = {name: values[0] for name, values in parse_qs(body.decode("utf8", "replace")).items()}
+        response = await do(request, form)
+        self.source.forget()
+        return response
+
+    async def done(self, request: Request, did: str, what: str, count: int, to: str) -> Response:
+        """Note it, and send the browser to where the result is to be seen."""
+        access: Access = request.state.access
+        note = {
+            "at_ms": int(time.time() * 1000), "user": access.user, "did": did, "what": what, "count": count,
+            "from": request.client.host if request.client else "",
+        }  # fmt: skip
+        line = json.dumps(note)
+        audit_logger.info("%s", line)
+        await self.source.run(admin.note_action(self.source.prefix, line.encode()))
+        query = urlencode({"did": did, "n": count})
+        return RedirectResponse(f"{request.scope.get('root_path', '')}{to}?{query}", 303)
+
+    async def static(self, request: Request) -> Response:
+        found = static_files().get(request.path_params["name"])
+        if found is None or request.path_params["version"] != static_hash():
+            return Response("no such file\n", 404, media_type="text/plain")
+        headers = {**HEADERS, "Content-Type": found[1], "Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(found[0], headers=headers)
+
+
+def _here(request: Request) -> Callable[..., str]:
+    """The address of this page with something changed; nothing of what was done."""
+
+    def here(**changes: str) -> str:
+        kept = {
+            name: value for name, value in request.query_params.items() if name not in ("did", "n", "lang", "theme")
+        }
+        return "?" + urlencode({**kept, **changes})
+
+    return here
+
+
+_DONE = frozenset(
+    {"retry", "cancel", "delete", "pause", "resume", "purge", "worker_quiet", "worker_resume", "worker_stop"}
+)
+
+
+def _did(request: Request) -> tuple[str, int] | None:
+    """What the last write did, as its answer says."""
+    did, count = request.query_params.get("did", ""), request.query_params.get("n", "")
+    return (did, int(count)) if did in _DONE and count.isdecimal() and len(count) < 10 else None
