@@ -97,6 +97,21 @@ USR1 writes every stack; HUP loads the code anew.
     show_envvar=True,
     help="What the worker is called. Default: the host's name.",
 )
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    envvar="HEADRACE_HEALTH_PORT",
+    show_envvar=True,
+    help="Answer /livez, /readyz and /metrics there.",
+)
+@click.option(
+    "--health-host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="HEADRACE_HEALTH_HOST",
+    show_envvar=True,
+    help="Where to listen; 0.0.0.0 in a container. Whoever reaches it may look.",
+)
 @click.option("--allow", multiple=True, metavar="MODULE", help="Also run the plain functions of this module.")
 @click.option(
     "--start",
@@ -137,6 +152,8 @@ def command(
     burst: bool,
     reload: bool,
     name: str | None,
+    health_port: int | None,
+    health_host: str,
     allow: tuple[str, ...],
     start: str,
     log_level: str,
@@ -173,6 +190,8 @@ def command(
         reload=reload,
         log_level="warning" if shared.quiet and log_level == "info" else log_level,
         log_format=log_format,
+        health_host=health_host,
+        health_port=health_port,
     )
     return supervisor.run(config)
 

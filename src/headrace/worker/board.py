@@ -82,6 +82,14 @@ class ChildRow(Row):
     spawn_id = Cell(6)
     claims = Cell(7)
     jobs_done = Cell(8)
+    SUCCEEDED, FAILED, RETRIED, CANCELLED, RUN_US = range(9, 14)
+    succeeded = Cell(SUCCEEDED)
+    """Runs by what came of them, as the child counts them every few seconds."""
+    failed = Cell(FAILED)
+    retried = Cell(RETRIED)
+    cancelled = Cell(CANCELLED)
+    run_us = Cell(RUN_US)
+    """The time of all these runs together."""
 
     def reset(self, spawn_id: int) -> None:
         """Make the row ready for a new child. Only while there is none."""
@@ -103,6 +111,7 @@ class SlotRow(Row):
 
     EPOCH, FIRST_SERIAL, COUNT, STARTED_NS, TIMEOUT_MS, BATCH_STARTED_NS = range(6)
     REVOKED, INTERRUPT, INTERRUPT_REASON, SERIAL, BATCH_SERIAL, BATCH_LENGTH, TOGETHER = range(6, 13)
+    SERVER_ERRORS = 13
 
     epoch = Cell(EPOCH)
     """0: no session is open."""
@@ -126,6 +135,8 @@ class SlotRow(Row):
     batch_length = Cell(BATCH_LENGTH)
     together = Cell(TOGETHER)
     """How many jobs run together with the one of `serial`: those just before it in the batch."""
+    server_errors = Cell(SERVER_ERRORS)
+    """How often the server did not do what the consumer asked of it."""
 
     def __init__(self, cells: memoryview[int], at: int, text: memoryview) -> None:
         super().__init__(cells, at)

@@ -87,7 +87,7 @@ class Child:
         self.queues: list[QueueKeys] = [queue_keys(name, self.server.prefix) for name in config.queues]
         self.on_wake: list[Callable[[], None]] = []
         self.on_interrupt: list[Callable[[], None]] = []
-        self.tally = Tally()
+        self.tally = Tally(self.row)
         self._jobs = 0
         self._helper = Helper(self)
         self._runner: asyncio.Runner | None = None

@@ -18,6 +18,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         url, prefix: instead of the app's.
         start: "fork" from a spawner that has imported the app, or "spawn" a fresh interpreter for each child.
         max_jobs: recycle a child after so many jobs; 0 never. `max_memory_bytes`: likewise when it is larger; 0 never.
+        health_host, health_port: where to answer probes and scrapers; no port: nowhere; 0: any that is free.
         kill_after_ms: from a job's timeout to SIGKILL.
     """
 
@@ -44,6 +45,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     reload_paths: list[str] = []
     log_level: str = "info"
     log_format: str = "text"
+    health_host: str = "127.0.0.1"
+    health_port: int | None = None
 
 
 def encode_config(config: WorkerConfig) -> bytes:

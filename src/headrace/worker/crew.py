@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -48,6 +49,8 @@ class Child:
     """Set before the supervisor kills it. Then no running job is blamed, but those in `overdue`."""
     overdue: set[str] = field(default_factory=set)
     killed_s: float = 0.0
+    empty_since_s: float = field(default_factory=time.monotonic)
+    """When the last process of this place ended."""
 
 
 class Health:
@@ -59,6 +62,8 @@ class Health:
         self._denied_since = 0.0
         self._said_s: dict[str, float] = {}
         self.is_denied_for_good = False
+        self.errors = 0
+        """How often the server did not do what was asked of it."""
         self.returns = 0
         """How often the server came back: it may then be another, which lacks the newest data."""
 
@@ -75,6 +80,7 @@ class Health:
             self._away_since = self._denied_since = 0.0
             self._said_s = {}
             return
+        self.errors += 1
         self._away_since = self._away_since or now
         if isinstance(error, ServerDenied):
             self._denied_since = self._denied_since or now
@@ -95,6 +101,9 @@ class Crew:
         self.health = Health(self.say)
         self.queues: list[QueueKeys] = []
         self.schedules: list[Declared] = []
+        self.deaths: Counter[str] = Counter()
+        """How the children ended that have: crashed, killed (by the supervisor), recycled or stopped."""
+        self._past: Counter[str] = Counter()
         self._client: AsyncClient | None = None
 
     def connect(self, client: AsyncClient, queues: list[str]) -> None:
@@ -161,6 +170,30 @@ class Crew:
 
     def session_slot_of(self, slot: int) -> int:
         return 0 if self.config.pool == "asyncio" else slot
+
+    def counts(self) -> Counter[str]:
+        """What all children have counted on the board, also those that have ended."""
+        found = Counter(self._past)
+        for child in self.children:
+            found.update(self._counted(child))
+        return found
+
+    def clear_place(self, child: Child, spawn_id: int) -> None:
+        """Make a child's rows ready for the next process; what the last one counted is kept. Quiet it stays."""
+        self._past.update(self._counted(child))
+        row = self.row(child)
+        is_quiet = row.quiet
+        row.reset(spawn_id)
+        row.quiet = is_quiet
+        for slot in self.slots(child):
+            slot.reset()
+
+    def _counted(self, child: Child) -> dict[str, int]:
+        row = self.row(child)
+        return {
+            "succeeded": row.succeeded, "failed": row.failed, "retried": row.retried, "cancelled": row.cancelled,
+            "run_us": row.run_us, "server_errors": sum(slot.server_errors for slot in self.slots(child)),
+        }  # fmt: skip
 
     def running(self, child: Child) -> list[tuple[str, str]]:
         """(queue, id) of each job that runs in a child, or ran when it died."""

@@ -35,6 +35,8 @@ class Roster:
         self.is_stopping = False
         self.needs_spawner = False
         self.failed = ""
+        self.turned_s = time.monotonic()
+        """When it last looked after the children."""
         self.changed = asyncio.Event()
 
     @property
@@ -44,7 +46,7 @@ class Roster:
 
     async def run_once(self) -> float:
         """Note who has become ready, and start who is due."""
-        now = time.monotonic()
+        now = self.turned_s = time.monotonic()
         for child in self._crew.children:
             if child.pid:
                 if not child.was_ready and self._crew.row(child).ready:
@@ -62,12 +64,8 @@ class Roster:
     async def _start(self, child: Child) -> None:
         crew = self._crew
         self._spawn_id += 1
+        crew.clear_place(child, self._spawn_id)
         row = crew.row(child)
-        is_quiet = row.quiet
-        row.reset(self._spawn_id)
-        row.quiet = is_quiet
-        for slot in crew.slots(child):
-            slot.reset()
         fresh = Child(child.number, quick_deaths=child.quick_deaths)
         if crash.IS_ON:
             crash.at("spawn.before")
@@ -110,7 +108,11 @@ class Roster:
         kill_group(death.pid)
         is_clean = death.signal == 0 and self._crew.row(child).exit_reason != Exit.NONE
         self._release_jobs(child, death, is_clean)
-        child.pid = 0
+        how = "killed" if child.killed_why else "crashed" if not is_clean else "stopped"
+        if is_clean and self._crew.row(child).exit_reason == Exit.RECYCLE:
+            how = "recycled"
+        self._crew.deaths[how] += 1
+        child.pid, child.empty_since_s = 0, time.monotonic()
         self._plan_next(child, death, is_clean)
         self.changed.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 
 from headrace.engine import schedules
 from headrace.engine.keys import QueueKeys
@@ -14,6 +15,27 @@ LOOK_EVERY_S = 0.5
 RENEW_EVERY_S = schedules.DECLARED_FOR_MS / 4_000
 LATE_MS = 5_000
 SAY_EVERY_S = 60.0
+LATE_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+
+
+class Lateness:
+    """How late the ticks of one schedule were, of those that this worker fired."""
+
+    def __init__(self) -> None:
+        self._in_step = [0] * (len(LATE_BOUNDS_S) + 1)
+        self.total_s = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self._in_step)
+
+    def add(self, late_s: float) -> None:
+        self._in_step[bisect_left(LATE_BOUNDS_S, late_s)] += 1
+        self.total_s += late_s
+
+    def at_most(self, bound_s: float) -> int:
+        """How many were not later than one of the bounds."""
+        return sum(self._in_step[: bisect_left(LATE_BOUNDS_S, bound_s) + 1])
 
 
 class Schedules:
@@ -25,6 +47,7 @@ class Schedules:
         self._told: list[Declared] = []
         self._next_s = 0.0
         self._said_s: dict[str, float] = {}
+        self.lateness: dict[str, Lateness] = {}
 
     async def run_once(self) -> float:
         wanted = self._crew.schedules
@@ -62,6 +85,8 @@ class Schedules:
             # The server is there, so its health is not in question; ticks wait until workers have made room.
             fired, is_more = [Fired(f"of queue {queue.name}", [], problem=f"no jobs are made: {error}")], False
         for one in fired:
+            if one.ids:
+                self.lateness.setdefault(one.name, Lateness()).add(one.late_ms / 1000)
             self._say(one)
         return is_more
 

@@ -147,6 +147,7 @@ class Session:
 
     def note(self, error: ServerError) -> float:
         """Remember what an error leaves in doubt; how long to wait before the next try."""
+        self._slot.server_errors += 1
         if isinstance(error, SessionGone | ServerUnreachable):
             self.must_adopt = True
         if isinstance(error, SessionGone):

@@ -45,6 +45,7 @@ from headrace.worker.reload import Reloader
 from headrace.worker.roster import MemoryLimit, Roster
 from headrace.worker.schedules import Schedules
 from headrace.worker.tend import Tender
+from headrace.worker.vitals import Vitals
 
 OK, WRONG_USE, UNREACHABLE, BROKEN, MISCONFIGURED, INTERRUPTED, TERMINATED = 0, 2, 69, 70, 78, 130, 143
 ERRANDS_GRACE_S = 5.0
@@ -76,6 +77,7 @@ class Supervisor:
         self._roster = Roster(self._crew, self._launcher, self._errands)
         self._schedules = Schedules(self._crew)
         self._presence = Presence(self._crew, self._obey, self._state)
+        self._vitals = Vitals(self._crew, self._roster, self._schedules, self._state)
         self._reloader = Reloader(self._crew, self._launcher, self._roster)
         self._tasks: set[asyncio.Task[None]] = set()
         self._signals: list[int] = []
@@ -86,6 +88,9 @@ class Supervisor:
     async def main(self) -> int:
         """Start, run until told to stop, end; the exit code."""
         try:
+            code = await self._open_vitals()
+            if code is not None:
+                return code
             if self._config.reload:
                 self._keep(self._reloader.watch())
                 await asyncio.sleep(0)  # it watches now: before the app is imported
@@ -93,6 +98,7 @@ class Supervisor:
             if code is not None:
                 return code
             self._install_signals()
+            self._vitals.has_begun = True
             for duty in self._duties():
                 self._keep(self._repeat(duty))
             self._reloader.may_reload.set()
@@ -101,6 +107,17 @@ class Supervisor:
             await self._leave()
 
     # Start
+
+    async def _open_vitals(self) -> int | None:
+        """Probes are answered from the first moment on; an exit code when that cannot be."""
+        if self._config.health_port is None:
+            return None
+        try:
+            address = await self._vitals.open(self._config.health_host, self._config.health_port)
+        except UsageError as error:
+            return self._refuse(MISCONFIGURED, f"--health-port: {error}")
+        self._crew.say(f"health and metrics on {address}")
+        return None
 
     async def _begin(self) -> int | None:
         """Import the app and find the server; an exit code when that fails, after one sentence that says why."""
@@ -326,6 +343,7 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
         for number in self._handled:
             asyncio.get_running_loop().remove_signal_handler(number)
+        await self._vitals.aclose()
         self._launcher.close()
         if self._crew.is_connected:
             if self._handled:

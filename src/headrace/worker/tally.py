@@ -21,6 +21,7 @@ from headrace.engine.call import Call
 from headrace.engine.keys import QueueKeys
 from headrace.engine.ops import Kind
 from headrace.errors import ServerError
+from headrace.worker.board import ChildRow
 
 logger = logging.getLogger("headrace.worker")
 
@@ -36,12 +37,20 @@ NAMES = {
 Mark: TypeAlias = "tuple[str, str, Kind, int, int, int]"
 """Queue, task, what became of it, monotonic ns of start and end, Unix ms of its creation (0: it has run before)."""
 _kind_of = itemgetter(0, 1, 2)
+_CELLS = {
+    "succeeded": ChildRow.SUCCEEDED, "failed": ChildRow.FAILED, "retried": ChildRow.RETRIED, "cancelled": ChildRow.CANCELLED,
+}  # fmt: skip
 
 
 class Tally:
-    """Shared by the consumers of a process, which append to `marks` and look at `due_ns` without a call: they do so for every batch."""
+    """Shared by the consumers of a process, which append to `marks` and look at `due_ns` without a call: they do so for every batch.
 
-    def __init__(self) -> None:
+    Args:
+        row: where the process's own counts are shown to its supervisor.
+    """
+
+    def __init__(self, row: ChildRow) -> None:
+        self._row = row
         self.marks: list[Mark] = []
         """Always the same list: what is counted is taken from its front, so that none that comes meanwhile is lost."""
         self.due_ns = time.monotonic_ns() + SEND_EVERY_NS
@@ -60,13 +69,19 @@ class Tally:
 
     def _add(self, place: tuple[int, str, str], kind: Kind, marks: list[Mark], epoch_us: int) -> None:
         name = NAMES.get(kind)
+        if name is None:
+            return
+        runs_us = [(ended_ns - started_ns) // 1_000 for _, _, _, started_ns, ended_ns, _ in marks]
+        row = self._row
+        row.cells[row.at + _CELLS[name]] += len(marks)
+        row.run_us += sum(runs_us)
         sums = self._sums.get(place)
-        if name is None or (sums is None and len(self._sums) >= MOST_UNSENT):
+        if sums is None and len(self._sums) >= MOST_UNSENT:
             return
         if sums is None:
             sums = self._sums[place] = {"run_us": 0, "wait_us": 0}
         sums[name] = sums.get(name, 0) + len(marks)
-        _spread(sums, "r", "run_us", [(ended_ns - started_ns) // 1_000 for _, _, _, started_ns, ended_ns, _ in marks])
+        _spread(sums, "r", "run_us", runs_us)
         waits = [epoch_us + started_ns // 1_000 - at_ms * 1_000 for _, _, _, started_ns, _, at_ms in marks if at_ms]
         _spread(sums, "w", "wait_us", waits if not waits or min(waits) >= 0 else [max(0, wait) for wait in waits])
 

@@ -1,0 +1,1 @@
+"""What headrace tells other programs: metrics as text, signs of life, traces."""
