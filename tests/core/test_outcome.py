@@ -110,6 +110,15 @@ def test_retry_in_is_granted_without_a_policy_and_counted_with_one() -> None:
     assert decided(asked, Retry(1).spec, attempt=1).kind == "f"
 
 
+def test_retry_in_that_does_not_count_is_always_granted_and_charges_nothing() -> None:
+    """Put off for the hundredth time, past its last retry: it waits on, with the reason."""
+    put_off = Raised(type_names(ValueError), describe_exception(ValueError("quiet hours"), 1, NOW_MS), 30_000, False)
+    for policy in (None, Retry(1).spec):
+        decision = decided(put_off, policy, attempt=99)
+        assert (decision.kind, decision.delay_ms, decision.record.attempt) == ("r", 30_000, 99)
+        assert decision.record.note == "quiet hours" and not decision.record.errors
+
+
 def test_what_the_job_did_not_do_is_not_charged() -> None:
     """Release, cancel and an unknown task leave the attempts as they are."""
     released = decided(Released(), attempt=2)

@@ -35,6 +35,8 @@ def test_rates_as_people_write_them(text: str, found: tuple[float, int]) -> None
         (lambda: Limit("a", rate="5/s", burst=0), "burst: expected"),
         (lambda: Limit("a", rate="5/s", cost=3), "over the burst of 1; set burst=3"),
         (lambda: Limit("a", rate="5/s", cost=0), "cost: expected a number above 0"),
+        (lambda: Limit("a", concurrency=1, until="end"), "until: expected 'attempt' or 'finish'"),  # type: ignore[arg-type]
+        (lambda: Limit("a", rate="5/s", until="finish"), "until='finish' keeps a slot, so give concurrency"),
         (lambda: Limit("", rate="5/s"), "1 to 200 printable characters"),
         (lambda: Group("x" * 10_240), "1 to 200 printable characters"),
         (lambda: Group("a", weight=0), "weight: expected a number from 0.01"),

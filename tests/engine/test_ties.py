@@ -266,6 +266,77 @@ class TestConcurrency:
         kit.settle("one", first)
         assert ids_of(kit.claim("one")) == ["b"]
 
+    IN_ORDER = (Limit("user:{user}", concurrency=1, until="finish"),)
+
+    def test_a_slot_kept_until_the_finish_keeps_jobs_in_order_through_retries(self, kit: Kit) -> None:
+        """The first is retried, given back and loses its worker: the second waits all the while, and others do not."""
+        for name, user in (("a1", "ann"), ("a2", "ann"), ("b1", "bob"), ("a3", "ann")):
+            add(kit, name, ties(limits=self.IN_ORDER, user=user))
+        first = kit.claim("one")
+        assert ids_of(first) == ["a1"]
+        bob = kit.claim("two")
+        assert ids_of(bob) == ["b1"]
+        kit.settle("two", bob)
+        kit.settle("one", first, ops.Kind.RETRY, ms=60_000)
+        assert kit.claim("one") == []
+        kit.client.run(ops.command("ZADD", kit.queue.delayed, 0, "a1", key=kit.queue.delayed, decode=int))  # due now
+        again = kit.claim("one")
+        assert ids_of(again) == ["a1"]
+        kit.client.run(ops.give_back(kit.queues, "one", [(c.queue, c.id) for c in again], split=kit.split))
+        assert ids_of(kit.claim("two")) == ["a1"]
+        kit.release("two", "a1")
+        last = kit.claim("one")
+        assert ids_of(last) == ["a1"]
+        assert ids_of(kit.settle("one", last, want=5).claimed.claims) == ["a2"]
+
+    @pytest.mark.parametrize("kind", [ops.Kind.SUCCEEDED, ops.Kind.DROPPED, ops.Kind.FAILED, ops.Kind.CANCELLED])
+    def test_a_kept_slot_is_free_whatever_way_the_job_ends(self, kit: Kit, kind: ops.Kind) -> None:
+        for name in ("a1", "a2"):
+            add(kit, name, ties(limits=self.IN_ORDER, user="ann"))
+        first = kit.claim("one")
+        assert ids_of(first) == ["a1"] and kit.claim("two") == []
+        assert ids_of(kit.settle("one", first, kind, want=1).claimed.claims) == ["a2"]
+
+    def test_a_kept_slot_is_free_when_the_job_is_cancelled_or_deleted_between_its_runs(self, kit: Kit) -> None:
+        for name in ("a1", "a2", "a3"):
+            add(kit, name, ties(limits=self.IN_ORDER, user="ann"))
+        kit.settle("one", kit.claim("one"), ops.Kind.RETRY)
+        assert kit.claim("one") == []
+        assert kit.client.run(ops.cancel(kit.queue, "a1")) == "cancelled"
+        second = kit.claim("one")
+        assert ids_of(second) == ["a2"]
+        kit.settle("one", second, ops.Kind.RETRY)
+        assert kit.client.run(ops.delete(kit.queue, "a2")) == "deleted"
+        assert ids_of(kit.claim("one")) == ["a3"]
+
+    def test_who_kept_a_slot_stands_first_at_the_other_limits(self, kit: Kit) -> None:
+        """Others of its user wait for it: it does not go to the end of a provider's line with each retry."""
+        limits = (*self.IN_ORDER, Limit("sms", rate="1/min"))
+        for n in range(5):
+            add(kit, f"n{n}", ties(limits=limits, user=str(n)))
+        first = kit.claim("one")
+        assert ids_of(first) == ["n0"] and kit.claim("one") == []
+        kit.settle("one", first, ops.Kind.RETRY, ms=0)
+        assert kit.claim("one") == []
+        kit.client.run(ops.refund_limit(kit.queue, "sms", 60_000))
+        assert ids_of(kit.claim("one")) == ["n0"]
+
+    def test_a_job_keeps_its_place_when_it_goes_from_one_limit_to_another(self, kit: Kit) -> None:
+        """The second job of a user meets the first one at the head of the provider's line, and is not sent to its end."""
+        limits = (*self.IN_ORDER, Limit("sms", rate="1/min"))
+        for name, user in (("a1", "ann"), ("a2", "ann"), ("b1", "bob"), ("c1", "cy")):
+            add(kit, name, ties(limits=limits, user=user))
+        first = kit.claim("one")
+        assert ids_of(first) == ["a1"] and kit.claim("two") == []
+        kit.client.run(ops.refund_limit(kit.queue, "sms", 60_000))
+        second = kit.claim("two")
+        assert ids_of(second) == ["b1"]  # a2 stands aside
+        kit.settle("one", first)
+        kit.settle("two", second)
+        assert kit.claim("one") == []
+        kit.client.run(ops.refund_limit(kit.queue, "sms", 60_000))
+        assert ids_of(kit.claim("one")) == ["a2"]
+
     def test_a_limit_is_changed_at_run_time(self, kit: Kit) -> None:
         """What was set holds over what jobs say, at once, until it is taken back."""
         for name in "abc":

@@ -1,7 +1,7 @@
 """What becomes of a job when an attempt ends: one pure decision, and how an exception is told.
 
 An attempt is charged (`Record.attempt` grows) when the job's own code ran to an end: it returned, raised, or was
-stopped for its timeout. A release, a cancel or an unknown task charges nothing.
+stopped for its timeout. A release, a cancel, an unknown task or a RetryIn that does not count charges nothing.
 """
 
 from __future__ import annotations
@@ -45,11 +45,15 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """It raised. `types` are the names of the exception's type and its bases; `retry_in_ms` is what RetryIn asked."""
+    """It raised. `types` are the names of the exception's type and its bases; `retry_in_ms` is what RetryIn asked.
+
+    `counts` False: that RetryIn only puts the job off.
+    """
 
     types: Sequence[str]
     error: AttemptError
     retry_in_ms: int | None = None
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ def decide(
     """Say what an attempt's end does to its job; `record` itself is not changed.
 
     A policy of `n` retries allows `n + 1` attempts. RetryIn is a retry that the job asks for: it counts against the
-    policy where there is one, passes over `on` and `give_up_on`, and is always granted where there is none.
+    policy where there is one, passes over `on` and `give_up_on`, and is always granted where there is none. One that does
+    not count is always granted, and charges nothing.
     """
     if type(end) is Succeeded:
         new = _ended(
@@ -122,6 +127,9 @@ def decide(
         )
         return Decision("s" if result_ttl_ms > 0 else "d", new, keep_ms=result_ttl_ms)
     if isinstance(end, Raised):
+        if end.retry_in_ms is not None and not end.counts:
+            new = _copy(record, note=cut(end.error.message, _REASON_BYTES_MAX))
+            return Decision("r", new, delay_ms=max(0, end.retry_in_ms))
         return _failed_attempt(record, end.error, end.types, end.retry_in_ms, retry, now_ms, random)
     if isinstance(end, TimedOut):
         return _failed_attempt(record, end.error, _TIMEOUT_TYPES, None, retry, now_ms, random)

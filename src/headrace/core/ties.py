@@ -97,6 +97,8 @@ class Limit(msgspec.Struct, frozen=True):
             rate + burst - 1 start within the time that the rate names.
         concurrency: how many run at once. The slots of a worker that dies come back with its jobs.
         cost: of one job of this task, in units of the rate; at most the burst.
+        until: a job has its slot until the "attempt" is over; or until its "finish", also between its runs while it is
+            retried or put off: with concurrency=1, jobs are then done with strictly one after the other.
 
     Raises:
         UsageError: neither rate nor concurrency, or one that cannot be; a cost over the burst.
@@ -107,6 +109,7 @@ class Limit(msgspec.Struct, frozen=True):
     concurrency: int | None = None
     burst: int = 1
     cost: float = 1
+    until: Literal["attempt", "finish"] = "attempt"
 
     def __post_init__(self) -> None:
         check_name("Limit", self.name)
@@ -120,6 +123,10 @@ class Limit(msgspec.Struct, frozen=True):
                 f"Limit({self.name!r}): a cost of {self.cost:g} is over the burst of {self.burst}; set burst={math.ceil(self.cost)} "
                 "or more"
             )
+        if self.until not in ("attempt", "finish"):
+            raise UsageError(f"until: expected 'attempt' or 'finish', got {self.until!r:.40}")
+        if self.until == "finish" and self.concurrency is None:
+            raise UsageError(f"Limit({self.name!r}): until='finish' keeps a slot, so give concurrency")
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -259,7 +266,8 @@ class Ties(msgspec.Struct, frozen=True):
 
 def _limit_of(limit: Limit, arguments: Mapping[str, Any]) -> dict[str, Any]:
     name = fill("limits", limit.name, arguments)
-    return {"n": name, "t": limit.name, "k": limit.cost, **rule(limit.rate, limit.concurrency, limit.burst)}
+    kept = {"f": True} if limit.until == "finish" else {}
+    return {"n": name, "t": limit.name, "k": limit.cost, **kept, **rule(limit.rate, limit.concurrency, limit.burst)}
 
 
 def limits_in(packed: bytes | None) -> list[dict[str, Any]]:

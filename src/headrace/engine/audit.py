@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.core.record import Stored
 from headrace.core.schedule import decode_entry, instant_text
+from headrace.core.ties import limits_in
 from headrace.engine import schedules
 from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
@@ -521,7 +522,7 @@ def _check_sessions(queue: QueueKeys, counts: QueueCounts) -> Steps[list[Violati
 
 
 def _check_slots(queue: QueueKeys) -> Steps[list[Violation]]:
-    """A slot of a limit is held by a job that runs; looked at again, as that job may end in between."""
+    """A slot of a limit is held by a job that runs, or keeps it until it ends; looked at again, as that job may end in between."""
     wrong: list[Violation] = []
     for name, job_ids in (yield from _idle_slots(queue)).items():
         wrong += [
@@ -532,18 +533,21 @@ def _check_slots(queue: QueueKeys) -> Steps[list[Violation]]:
 
 
 def _idle_slots(queue: QueueKeys) -> Steps[dict[str, list[str]]]:
-    """By limit, the jobs that have a slot and are held by nobody."""
+    """By limit, the jobs that have a slot, are held by nobody, and do not keep it between their runs."""
     prefix = _key(queue, "slots:")
     found: dict[str, list[str]] = {}
     for key in (yield from _keys_like(queue, prefix)):
         ids = sorted((yield from _scan_members(key)))
+        name = key[len(prefix) :].decode()
         idle = [job_id for job_id, (seat, _) in (yield from _look(queue, ids)).items() if not seat.holders]
         still = []
         for job_id in idle:
-            if (yield command("SISMEMBER", key, job_id, key=key, decode=bool)):
+            packed = yield command("HGET", queue.ties, job_id, key=key, decode=lambda reply: reply)
+            is_kept = any(limit["n"] == name and limit.get("f") for limit in limits_in(packed))
+            if not is_kept and (yield command("SISMEMBER", key, job_id, key=key, decode=bool)):
                 still.append(job_id)
         if still:
-            found[key[len(prefix) :].decode()] = still
+            found[name] = still
     return found
 
 

@@ -302,7 +302,8 @@ class Executor:
                 run.hold_once(error, set() if held is None else held)
             except UsageError as wrong:
                 logger.warning("job %s: %s", run.id, wrong)
-        return Raised(type_names(type(error)), told, retry_in_ms)
+        counts = not isinstance(error, RetryIn) or error.counts
+        return Raised(type_names(type(error)), told, retry_in_ms, counts)
 
     # Decide
 

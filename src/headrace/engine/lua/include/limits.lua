@@ -14,7 +14,8 @@ local function write_buckets(q)
 end
 
 -- nil when the job may go through this limit now; else when to look again (ms), -1: when a slot is freed.
-local function shut_until(q, limit, rule)
+-- `has_kept`: it has its slot from an earlier run.
+local function shut_until(q, limit, rule, has_kept)
   local held_until = not is_calm(q) and redis.call('ZSCORE', key_of(q, 'holds'), limit.n)
   if held_until and tonumber(held_until) > now_ms then return tonumber(held_until) end
   if rule.r then
@@ -24,7 +25,7 @@ local function shut_until(q, limit, rule)
     local earliest = at + step * limit.k - step * math.max(rule.b, limit.k)
     if earliest > now_ms then return math.ceil(earliest) end
   end
-  if rule.c and redis.call('SCARD', key_of(q, 'slots:' .. limit.n)) >= rule.c then return -1 end
+  if rule.c and not has_kept and redis.call('SCARD', key_of(q, 'slots:' .. limit.n)) >= rule.c then return -1 end
 end
 
 -- Take what a run needs of each limit.
@@ -40,23 +41,32 @@ local function take_limits(q, id, limits, rules)
   end
 end
 
-local function park(q, id, record, name, opens)
-  local arrival = redis.call('HINCRBY', q.meta, 'seq', 1)
-  park_at(q, name, id, (100 - priority_of(record)) * LEVEL + arrival)
+-- `score`: where it stood before another limit, so that it does not wait a second time.
+local function park(q, id, record, name, opens, score)
+  score = score or (100 - priority_of(record)) * LEVEL + redis.call('HINCRBY', q.meta, 'seq', 1)
+  park_at(q, name, id, score)
   if opens and opens >= 0 then redis.call('ZADD', key_of(q, 'gates'), 'NX', opens, name) end
 end
 
 local has_slot = false -- this claim has taken a job that holds a slot: a consumer runs one such job at a time
 
+-- Whether it has the slot of this limit from an earlier run: `until="finish"`.
+local function keeps_slot(q, id, limit) return limit.f and redis.call('SISMEMBER', key_of(q, 'slots:' .. limit.n), id) == 1 end
+
 -- 'go' (its share of every limit is taken), 'later' (it must wait for the next claim), or the limit that is shut and when it opens.
--- `from`: the limit at whose head the job stands; elsewhere it waits behind those that are parked. True: before all of them.
+-- `from`: the limit at whose head the job stands; elsewhere it waits behind those that are parked. True: before all of them, as
+-- is a job that kept a slot: others wait for it.
 local function try_limits(q, id, ties, from)
-  local rules, takes_slot = {}, false
+  local rules, takes_slot, kept = {}, false, {}
+  for i, limit in ipairs(ties.l) do
+    kept[i] = keeps_slot(q, id, limit)
+    if kept[i] then from = true end
+  end
   for i, limit in ipairs(ties.l) do
     local rule = rule_of(q, limit)
     rules[i], takes_slot = rule, takes_slot or rule.c
     if limit.n ~= from and from ~= true and not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
-    local opens = shut_until(q, limit, rule)
+    local opens = shut_until(q, limit, rule, kept[i])
     if opens then return limit.n, opens end
   end
   if takes_slot and has_slot then return 'later' end
@@ -107,8 +117,9 @@ local function through_gates(q, ids, records, want)
           if opens < 0 then redis.call('ZREM', gates, name) else redis.call('ZADD', gates, opens, name) end
           break
         else
+          local score = redis.call('ZSCORE', parked, id)
           unpark(q, name, id)
-          park(q, id, record, where, opens)
+          park(q, id, record, where, opens, score)
         end
       end
     end
@@ -131,6 +142,13 @@ local function hold_suspect(q, ids, records)
   return opens or -1
 end
 
+-- The head of a limit's queue, for a job that kept a slot.
+local function first_of_all(q, id, ties, record)
+  for _, limit in ipairs(ties.l) do
+    if keeps_slot(q, id, limit) then return (100 - priority_of(record)) * LEVEL end
+  end
+end
+
 -- Of jobs taken from the queue, those that may go now stay in `ids` and `records`; the others are parked, or go back to the head.
 local function hold_back(q, ids, records, first)
   local last = #ids
@@ -151,7 +169,7 @@ local function hold_back(q, ids, records, first)
     elseif where == 'later' then
       back[#back + 1], back_records[#back_records + 1] = id, record
     else
-      park(q, id, record, where, opens)
+      park(q, id, record, where, opens, first_of_all(q, id, tie, record))
     end
   end
   for i = last, kept + 1, -1 do ids[i], records[i] = nil, nil end

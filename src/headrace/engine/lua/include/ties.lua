@@ -1,6 +1,6 @@
 -- What hangs on a job beside its record. `ties` has an entry for each live job that has any, a msgpack map:
 --   g group, w its weight   u unique key, s freed as the job starts, m kept for so long (ms)
---   l limits, each {n name, t its template, c most running, r jobs per p ms, b burst, k cost}
+--   l limits, each {n name, t its template, c most running, f a slot is kept until the job ends, r jobs per p ms, b burst, k cost}
 --   p inputs it waits for, d ms to wait when it has them, i it reads inputs, e edges to those that wait for it, o those it waits for: include/edges.lua   x ms it waits at most
 --   v it has a checkpoint, in saved:ID
 -- The keys that only such jobs need are named after the queue's own, so they share its slot:
@@ -70,12 +70,12 @@ local function rule_of(q, limit)
   return found and cmsgpack.unpack(found) or limit
 end
 
--- The run of a job is over: its slots are free. `is_unstarted`: it never ran, so its share of the rates, and its unique
--- key, come back too.
-local function loosen(q, id, ties, is_unstarted)
+-- The run of a job is over: its slots are free, but those that it keeps until it has ended. `is_unstarted`: it never ran, so
+-- its share of the rates, and its unique key, come back too.
+local function loosen(q, id, ties, is_unstarted, has_ended)
   if is_unstarted and ties.s then redis.call('HSETNX', key_of(q, 'unique'), ties.u, id) end
   for _, limit in ipairs(ties.l or {}) do
-    if limit.c or not is_calm(q) then redis.call('SREM', key_of(q, 'slots:' .. limit.n), id) end
+    if (has_ended or not limit.f) and (limit.c or not is_calm(q)) then redis.call('SREM', key_of(q, 'slots:' .. limit.n), id) end
     local rule = is_unstarted and rule_of(q, limit)
     local at = rule and rule.r and redis.call('HGET', key_of(q, 'rates'), limit.n)
     if at then redis.call('HSET', key_of(q, 'rates'), limit.n, string.format('%.3f', at - rule.p / rule.r * limit.k)) end
@@ -98,7 +98,7 @@ local ended_jobs = {} -- whose edges are still to be followed: see include/edges
 -- A job has ended, or is taken out (`record` nil): nothing of it stays but, for a while, the inputs of one that may come back.
 -- `rest`: of jobs that ran, what can be done for all at once is left to `untie_rest`.
 local function untie(q, id, ties, record, rest)
-  loosen(q, id, ties)
+  loosen(q, id, ties, false, true)
   if ties.e and record then ended_jobs[#ended_jobs + 1] = {id, ties, record} end
   if ties.p then
     if not rest then
