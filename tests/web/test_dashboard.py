@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from importlib.resources import files
 from string import Formatter
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from visitors import OWN, Visitor, visiting
 
 from headrace import Headrace, JobNotFound
 from headrace.engine import admin, stats
 from headrace.engine.keys import queue_keys
 from headrace.engine.stats import Added
 from headrace.web import Access, Right, dashboard
-from headrace.web.data import Source
 
-T = TypeVar("T")
-
-OWN = {"sec-fetch-site": "same-origin"}
 XSS = "<script>alert('x')</script>\"'&{{7*7}}"
 PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
 
@@ -33,36 +29,6 @@ PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
 @pytest.fixture
 def app(url: str) -> Iterator[Headrace]:
     with Headrace(url) as found:
-        yield found
-
-
-class Visitor:
-    """Somebody with a browser; one event loop for all that they ask."""
-
-    def __init__(self, asgi: Any, source: Source) -> None:
-        self._runner = asyncio.Runner()
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(asgi), base_url="http://testserver")
-        self.source = source
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.call(self._client.get(path, **options))
-
-    def post(self, path: str, **options: Any) -> httpx.Response:
-        return self.call(self._client.post(path, **options))
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
-
-    def close(self) -> None:
-        self.call(self._client.aclose())
-        self.call(self.source.aclose())
-        self._runner.close()
-
-
-@contextmanager
-def visiting(app: Headrace, access: Access | None = None, **options: Any) -> Iterator[Visitor]:
-    asgi: Any = dashboard(app, access=lambda _: access or Access.all("ann"), **options)
-    with closing(Visitor(asgi, asgi.state.source)) as found:
         yield found
 
 

@@ -174,5 +174,5 @@ def test_a_page_heals_when_the_server_comes_back(tmp_path: Path) -> None:
         expect(page.locator("h1")).to_have_text(said)
         with EmbeddedServer(data_dir=data, port=port):
             expect(page.locator("h1")).to_have_text(WORDS["en"]["queues"], timeout=WAIT_MS)
-            expect(page.locator("#live button")).to_have_text("live", timeout=WAIT_MS)
+            expect(page.locator("#live [role=status]")).to_have_text("live", timeout=WAIT_MS)
         expect(page.locator("h1")).to_have_text(said, timeout=WAIT_MS)

@@ -30,6 +30,8 @@ class Right(enum.StrEnum):
     PAUSE_QUEUES = "pause_queues"
     PURGE_QUEUES = "purge_queues"
     STOP_WORKERS = "stop_workers"
+    EDIT_SCHEDULES = "edit_schedules"
+    RUN_SCHEDULES = "run_schedules"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """What the pages show, read through the engine's own functions. Each read is shared by all viewers, and kept for a second; longer, the
-more commands it takes: so many queues cost the server no more of them a second than few.
+more commands all reads together take: so viewers, pages and queues, however many, cost the server no more of them a second than few.
 
 No read's cost depends on how many jobs there are.
 """
@@ -21,7 +21,7 @@ from headrace.core.record import Record, State, decode
 from headrace.core.tally import Sums, add, times_in
 from headrace.engine import admin, kept, ops, stats
 from headrace.engine.admin import Page, QueueCounts, Worker
-from headrace.engine.call import Op
+from headrace.engine.call import Call, Op, Steps
 from headrace.engine.clients import AsyncClient
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.stats import History, Unit
@@ -34,7 +34,10 @@ _commands: ContextVar[list[None]] = ContextVar("commands")
 """Of the read that is under way: one item for each."""
 
 KEPT_S = 1.0
-KEPT_S_A_COMMAND = 0.25
+S_A_COMMAND = 0.25
+"""What is read again and again is read so seldom that all of it together takes at most four commands a second."""
+MOST_BEHIND_S = 15.0
+"""So long at most one read waits for the share of others; for its own it may wait longer."""
 STATISTICS_KEPT_S = 5.0
 """Workers send them every 10 s."""
 MOST_KEPT = 500
@@ -174,6 +177,7 @@ class Source:
         self.prefix = app.prefix
         self._client: AsyncClient | None = None
         self._kept: dict[tuple[object, ...], _Kept] = {}
+        self._paid_until_s = 0.0
 
     def queue(self, name: str) -> QueueKeys:
         return queue_keys(name, self.prefix)
@@ -182,9 +186,8 @@ class Source:
         """Raises ServerError when the server does not answer in time."""
         if self._client is None:
             self._client = AsyncClient(self.config)
-        _commands.get([]).append(None)
         try:
-            return await asyncio.wait_for(self._client.run(op), READ_WITHIN_S)
+            return await asyncio.wait_for(self._client.run(_counted(op, _commands.get([]))), READ_WITHIN_S)
         except TimeoutError:
             raise ServerUnreachable("the server did not answer within 8 s") from None
 
@@ -196,6 +199,10 @@ class Source:
     def forget(self) -> None:
         """After a write: the next page shows what it did."""
         self._kept.clear()
+
+    async def shared(self, key: tuple[object, ...], op: Op[T], least_s: float = KEPT_S) -> T:
+        """As `run`, of what others may have read a moment ago: `key` tells what."""
+        return await self._shared(key, lambda: self.run(op), least_s)
 
     async def _shared(self, key: tuple[object, ...], read: Callable[[], Awaitable[T]], least_s: float = KEPT_S) -> T:
         """One read for all who ask while it is kept, also while it is under way."""
@@ -212,7 +219,10 @@ class Source:
                 try:
                     return await read()
                 finally:
-                    fresh.until_s = now + max(least_s, KEPT_S_A_COMMAND * len(sent))
+                    # In turn: who is read again now is read next when all others that are asked for have had their share.
+                    share_s = S_A_COMMAND * len(sent)
+                    self._paid_until_s = min(max(self._paid_until_s, now) + share_s, now + max(share_s, MOST_BEHIND_S))
+                    fresh.until_s = max(now + least_s, self._paid_until_s)
 
             fresh = found = self._kept[key] = _Kept(loop.create_task(work()), now + least_s)
         # Who goes away must not take the read from the others.
@@ -294,6 +304,29 @@ class Source:
             return {name: await self.run(stats.read_totals(self.queue(name))) for name in names}
 
         return await self._shared(("totals",), read)
+
+
+def _counted(op: Op[T], sent: list[None]) -> Op[T]:
+    """The same; each command that it sends is noted."""
+    if isinstance(op, Call):
+        sent.append(None)
+        return op
+    return _counted_steps(op, sent)
+
+
+def _counted_steps(steps: Steps[T], sent: list[None]) -> Steps[T]:
+    try:
+        call = next(steps)
+        while True:
+            sent.append(None)
+            try:
+                reply = yield call
+            except HeadraceError as error:
+                call = steps.throw(error)
+            else:
+                call = steps.send(reply)
+    except StopIteration as stop:
+        return cast(T, stop.value)
 
 
 def in_words(error: HeadraceError) -> str:

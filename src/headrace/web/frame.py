@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qs, quote, urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -76,7 +77,9 @@ def static_hash() -> str:
 def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("headrace.web", "templates")
     found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    found.filters |= {"span": shown_span, "instant": shown_instant, "part": lambda text: quote(str(text), safe="")}
+    found.filters |= {
+        "span": shown_span, "instant": shown_instant, "moment": shown_moment, "part": lambda text: quote(str(text), safe=""),
+    }  # fmt: skip
     return found
 
 
@@ -93,8 +96,16 @@ def shown_span(seconds: float | None) -> str:
     return f"{seconds / 3600:.3g} h" if seconds < 172_800 else f"{seconds / 86_400:.3g} d"
 
 
-def shown_instant(at_ms: int | None) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at_ms else "–"
+def shown_instant(at_ms: int | None) -> Markup:
+    return shown_moment(datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else None)
+
+
+def shown_moment(at: datetime | None) -> Markup:
+    """In UTC; where there is script, it shows the visitor's clock."""
+    if at is None:
+        return Markup("–")
+    utc = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(f"{utc:%Y-%m-%dT%H:%M:%SZ}", f"{utc:%Y-%m-%d %H:%M:%S UTC}")
 
 
 class Frame:
@@ -228,12 +239,8 @@ def _here(request: Request) -> Callable[..., str]:
     return here
 
 
-_DONE = frozenset(
-    {"retry", "cancel", "delete", "pause", "resume", "purge", "worker_quiet", "worker_resume", "worker_stop"}
-)
-
-
 def _did(request: Request) -> tuple[str, int] | None:
-    """What the last write did, as its answer says."""
+    """What the last write did, as its answer says: something for which there are words."""
     did, count = request.query_params.get("did", ""), request.query_params.get("n", "")
-    return (did, int(count)) if did in _DONE and count.isdecimal() and len(count) < 10 else None
+    is_known = f"did_{did}" in request.state.words
+    return (did, int(count)) if is_known and count.isdecimal() and len(count) < 10 else None

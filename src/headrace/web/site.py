@@ -26,6 +26,7 @@ from headrace.web.chart import bars, spark
 from headrace.web.data import SPANS, Overview, Source, tab_counts
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
+from headrace.web.schedules import SchedulePages
 from headrace.web.words import Words
 
 
@@ -197,6 +198,6 @@ def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Se
         hosts: the only host names that it answers to; None: any.
     """
     frame = Frame(Source(app), access, environment, hosts)
-    found = Starlette(routes=[*JobPages(frame).routes(), *Site(frame).routes()])
+    found = Starlette(routes=[*JobPages(frame).routes(), *SchedulePages(frame).routes(), *Site(frame).routes()])
     found.state.source = frame.source
     return found

@@ -22,6 +22,9 @@ class Words:
         self.language = language
         self._texts = catalogue(language)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
     def __call__(self, key: str, **values: object) -> str:
         return self._texts[key].format(**values)
 

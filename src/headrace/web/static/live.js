@@ -1,61 +1,82 @@
 // Keep the page as it is on the server: ask for the same address again, and change what differs. One request at a time; none
-// while the page is hidden, while somebody types, or when it was switched off.
+// while the page is hidden, while somebody types, or when it was switched off. What does not answer is asked again by itself.
 import { morph } from "./morph.js";
+import { localize } from "./time.js";
 
-const EVERY_MS = 2000, GIVES_UP_MS = 10000;
+const INTERVALS_S = [1, 2, 5, 15, 60], USUAL_S = 2, AWAY_S = 3, GIVES_UP_MS = 10000;
 const main = document.querySelector("main[data-live]");
 const shown = document.getElementById("live");
-let etag = "", isOn = sessionStorage.getItem("live") !== "off";
+const state = document.createElement("span");
+const choice = document.createElement("select");
+let everyS = Number(localStorage.getItem("hr-live") ?? USUAL_S) || 0; // 0: paused
+let etag = "", isAway = false;
+/** @type {() => void} */
+let wake = () => {};
 
-/** @param {"on" | "off" | "away"} state */
-function tell(state) {
-  if (!shown) return;
-  shown.hidden = false;
-  shown.dataset.state = state;
-  button.textContent = shown.dataset[state] || "";
+function tell() {
+  const word = isAway ? "away" : everyS ? "on" : "off";
+  if (!shown || shown.dataset.state === word) return;
+  shown.dataset.state = word;
+  state.textContent = shown.dataset[word] || "";
 }
 
-const button = document.createElement("button");
-button.type = "button";
-button.addEventListener("click", () => {
-  isOn = !isOn;
-  sessionStorage.setItem("live", isOn ? "on" : "off");
-  tell(isOn ? "on" : "off");
-});
-if (shown) shown.append(button);
-tell(isOn ? "on" : "off");
+if (shown) {
+  state.setAttribute("role", "status");
+  choice.setAttribute("aria-label", shown.dataset.label || "");
+  for (const seconds of [...INTERVALS_S, 0]) {
+    choice.add(new Option(seconds ? `${seconds} s` : shown.dataset.off, String(seconds), false, seconds === everyS));
+  }
+  choice.addEventListener("change", () => {
+    everyS = Number(choice.value);
+    localStorage.setItem("hr-live", choice.value);
+    tell();
+    wake();
+  });
+  shown.append(state, choice);
+  shown.hidden = false;
+}
 
 async function look() {
   const isTyping = document.activeElement instanceof HTMLElement && document.activeElement.matches("main input, main select");
-  if (!isOn || document.hidden || isTyping || !main) return;
+  if (document.hidden || isTyping || !main) return;
   const address = new URL(location.href);
   for (const name of ["did", "n", "lang", "theme"]) address.searchParams.delete(name);
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
     const answer = await fetch(address, { headers, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(GIVES_UP_MS) });
-    if (answer.status !== 304) {
-      const text = await answer.text();
-      const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("main");
-      if (fresh && (answer.ok || answer.status === 503 || answer.status === 404)) {
-        const told = main.querySelector(".told");
-        if (told && answer.ok) fresh.prepend(told.cloneNode(true));
-        morph(main, fresh);
-        etag = answer.headers.get("ETag") || "";
-      }
-    }
-    tell(!isOn ? "off" : answer.status === 503 ? "away" : "on");
+    if (answer.status !== 304) show(answer, new DOMParser().parseFromString(await answer.text(), "text/html"));
+    isAway = answer.status === 503;
   } catch {
-    tell(isOn ? "away" : "off");
+    isAway = true;
   }
+  tell();
+}
+
+/** @param {Response} answer @param {Document} page */
+function show(answer, page) {
+  const fresh = page.querySelector("main");
+  if (!main || !fresh || !(answer.ok || answer.status === 503 || answer.status === 404)) return;
+  const told = main.querySelector(".told");
+  if (told && answer.ok) fresh.prepend(told.cloneNode(true));
+  morph(main, fresh);
+  const [totals, freshTotals] = [document.getElementById("totals"), page.getElementById("totals")];
+  if (totals && freshTotals) morph(totals, freshTotals);
+  localize(document);
+  etag = answer.headers.get("ETag") || "";
 }
 
 async function run() {
   for (;;) {
-    await new Promise((go) => setTimeout(go, EVERY_MS));
-    await look();
+    await new Promise((go) => {
+      wake = () => go(undefined);
+      const seconds = isAway ? Math.min(everyS, AWAY_S) : everyS;
+      if (everyS) setTimeout(go, seconds * 1000);
+    });
+    if (everyS) await look();
   }
 }
 
+document.addEventListener("visibilitychange", () => wake());
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target instanceof HTMLElement && event.target.matches("input, select, textarea");
   if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
@@ -63,4 +84,6 @@ document.addEventListener("keydown", (event) => {
     if (field instanceof HTMLInputElement) { event.preventDefault(); field.focus(); }
   }
 });
+tell();
+localize(document);
 run();
