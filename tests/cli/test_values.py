@@ -3,9 +3,7 @@
 import click
 import pytest
 
-from headrace.cli.filters import parse_filter
 from headrace.cli.values import duration_s, instant, parse_arguments, size_bytes
-from headrace.core.record import State
 
 
 @pytest.mark.parametrize(
@@ -52,14 +50,3 @@ def test_arguments_that_cannot_be_meant_are_refused(words, message):
     """Bad JSON, a positional one after named ones, a name given twice."""
     with pytest.raises(click.UsageError, match=message):
         parse_arguments(words)
-
-
-def test_a_filter_names_states_keys_and_words():
-    """`dead` is another word for failed; options given beside the filter count too."""
-    found = parse_filter("task:mail.send state:dead,expired 'time out'", queue="low")
-    assert found.states == {State.FAILED, State.EXPIRED}
-    assert (found.task, found.queue, found.words) == ("mail.send", "low", ("time out",))
-    with pytest.raises(click.UsageError, match="no key 'tsak'"):
-        parse_filter("tsak:x")
-    with pytest.raises(click.UsageError, match="no state 'done'"):
-        parse_filter("state:done")

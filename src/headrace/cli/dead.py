@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from headrace.cli.filters import FILTER_HELP, parse_filter
-from headrace.cli.job import queues_of, search
+from headrace.cli.job import queues_of, read_filter, search
 from headrace.cli.output import instant, print_rows
 from headrace.cli.settings import OK, confirm, settings, subcommand, talk
+from headrace.core.failures import fingerprint
+from headrace.core.filters import HELP
 from headrace.core.record import State
 from headrace.engine import admin, ops
 from headrace.engine.clients import SyncClient
@@ -17,7 +18,7 @@ from headrace.errors import JobNotFound
 COLUMNS = ("error_id", "count", "queue", "task", "error", "last_at")
 
 _queue = click.option("--queue", "-Q", metavar="NAME", help="Look in this queue only.")
-_filter = click.option("--filter", "filter_text", metavar="FILTER", help=FILTER_HELP)
+_filter = click.option("--filter", "filter_text", metavar="FILTER", help=HELP)
 _all = click.option("--all", "is_all", is_flag=True, help="All failed jobs.")
 _error = click.argument("error_ids", nargs=-1, metavar="[ERROR_ID]...")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -63,10 +64,10 @@ def _targets(
 ) -> dict[QueueKeys, list[str]]:
     if sum((bool(error_ids), bool(filter_text), is_all)) != 1:
         raise click.UsageError("say which: error ids (headrace dead ls shows them), --filter, or --all")
-    wanted = parse_filter(filter_text, queue=queue, states={State.FAILED})
+    wanted = read_filter(filter_text, queue=queue, states={State.FAILED})
     found: dict[QueueKeys, list[str]] = {}
     for row in search(client, queues_of(client, wanted.queue), wanted):
-        if row.state is State.FAILED and (not error_ids or admin.fingerprint(row.record) in error_ids):
+        if row.state is State.FAILED and (not error_ids or fingerprint(row.record) in error_ids):
             found.setdefault(queue_keys(row.queue, client.prefix), []).append(row.id)
     return found
 

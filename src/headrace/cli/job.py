@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from headrace import wire
-from headrace.cli.filters import FILTER_HELP, Filter, parse_filter
 from headrace.cli.logs import print_log
 from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.progress import shown_progress
@@ -28,6 +27,8 @@ from headrace.cli.settings import (
     talk,
 )
 from headrace.cli.values import duration_s
+from headrace.core.failures import error_of
+from headrace.core.filters import HELP, Filter, parse_filter
 from headrace.core.record import Record, State, decode
 from headrace.engine import admin, ops
 from headrace.engine.admin import Row
@@ -35,6 +36,7 @@ from headrace.engine.call import Steps
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.ops import Look
+from headrace.engine.search import find_jobs
 from headrace.errors import JobNotFound
 from headrace.job import until_ended, wait_through
 from headrace.progress import Progress
@@ -62,7 +64,7 @@ def find_job(client: SyncClient, job_id: str, queue: str | None) -> tuple[QueueK
 def row(found: Row) -> dict[str, Any]:
     """A job's row: stable keys."""
     record = found.record
-    kind, message = admin.error_of(record) if found.state is State.FAILED or record.errors else ("", "")
+    kind, message = error_of(record) if found.state is State.FAILED or record.errors else ("", "")
     return {
         "id": found.id,
         "queue": found.queue,
@@ -113,20 +115,24 @@ def details(queue: str, job_id: str, look: Look) -> dict[str, Any]:
     return shown
 
 
+def read_filter(text: str | None, **beside: Any) -> Filter:
+    """`--filter`, and what other options say; `since` counts from now."""
+    return parse_filter(text, now_ms=time.time_ns() // 1_000_000, **beside)
+
+
 def search(client: SyncClient, queues: Iterable[QueueKeys], wanted: Filter) -> Iterator[Row]:
     """All jobs that match, queue by queue, read page by page."""
-    for queue in queues:
-        cursor = ""
-        while True:
-            page = client.run(admin.list_jobs(queue, wanted.states, cursor=cursor, limit=admin.JOBS_A_CALL))
-            yield from (found for found in page.rows if wanted.matches(found))
-            cursor = page.cursor
-            if not cursor:
-                break
+    places, cursor = list(queues), ""
+    while True:
+        found = client.run(find_jobs(places, wanted, cursor=cursor, limit=admin.JOBS_A_CALL))
+        yield from found.rows
+        cursor = found.cursor
+        if not cursor:
+            break
 
 
 _queue = click.option("--queue", "-Q", metavar="NAME", help="Look in this queue only.")
-_filter = click.option("--filter", "filter_text", metavar="FILTER", help=FILTER_HELP)
+_filter = click.option("--filter", "filter_text", metavar="FILTER", help=HELP)
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only list the ids it would act on.")
 
@@ -176,7 +182,7 @@ def list_jobs(
     In a pipe: id, queue, task, state, attempt, created, error.
     """
     client = settings().client()
-    wanted = parse_filter(filter_text, states={STATES[name] for name in state}, task=task, queue=queue)
+    wanted = read_filter(filter_text, states={STATES[name] for name in state}, task=task, queue=queue)
     since_ms = None if since is None else int((time.time() - since) * 1000)
     rows: list[dict[str, Any]] = []
     is_more = False
@@ -238,7 +244,7 @@ def _act_on(
         raise click.UsageError("name jobs by id, or by --filter")
     targets: list[tuple[QueueKeys, str]]
     if filter_text:
-        wanted = parse_filter(filter_text, queue=queue, default_states=states)
+        wanted = read_filter(filter_text, queue=queue, default_states=states)
         targets = [
             (queue_keys(found.queue, client.prefix), found.id)
             for found in search(client, queues_of(client, wanted.queue), wanted)
@@ -416,7 +422,7 @@ def _print_end(job_id: str, record: Record) -> int:
         elif record.note:
             talk(f"job {job_id} succeeded; its result was not kept: {record.note}")
         return OK
-    kind, message = admin.error_of(record)
+    kind, message = error_of(record)
     told = f": {kind}: {message}" if kind else ""
     talk(
         f"job {job_id} {'has ' if state is not State.CANCELLED else 'was '}{state.value}{told}",

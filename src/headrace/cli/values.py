@@ -1,4 +1,4 @@
-"""What people type as values: durations, sizes, instants, `k=v` and `k:=json` arguments, job filters."""
+"""What people type as values: durations, sizes, instants, `k=v` and `k:=json` arguments."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 import click
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+from headrace.core.durations import seconds_in
+from headrace.errors import UsageError
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 _NAMED = re.compile(r"([A-Za-z_]\w*)(:?=)(.*)", re.DOTALL)
 
 
 def duration_s(text: str) -> float:
     """Seconds from `10`, `1.5s`, `10m`, `2h`, `1d`, `1h30m`."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise click.BadParameter(f"{text!r} is no duration: write 10, 1.5s, 10m, 2h, 1d or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    try:
+        return seconds_in(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def size_bytes(text: str) -> int:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from headrace import Headrace
+from headrace.core.failures import error_of
 from headrace.core.record import State, decode
 from headrace.demo.pages import Page, make_pages
 from headrace.demo.site import Site, WebApp
@@ -221,7 +222,7 @@ def _read_ended(client: SyncClient, queue: str, ids: list[str], tally: Tally) ->
                     admin.ended_state(record),
                     words,
                     took_ms,
-                    ": ".join(filter(None, admin.error_of(record))),
+                    ": ".join(filter(None, error_of(record))),
                 )
         if len(tally.ended) == before:
             return  # the rest was enqueued later, and is looked at later

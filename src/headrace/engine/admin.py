@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from headrace.core.failures import error_of, fingerprint
 from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys, audit_key, queues_key, workers_key
@@ -32,7 +31,7 @@ PLACES = {
     State.EXPIRED: ("done",),
     State.WAITING: ("parked", "waiting"),
 }
-_LISTS = frozenset({"ready", "suspects"})
+_ORDER = ("held", "suspects", "priority", "ready", "group", "parked", "waiting", "delayed", "dead", "done")
 
 
 class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,10 +94,11 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """`cursor`: pass it on for what follows; "" at the end."""
+    """`cursor`: pass it on for what follows; "" at the end. `looked_at`: how many jobs were read."""
 
     rows: list[Row]
     cursor: str
+    looked_at: int = 0
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -218,20 +218,23 @@ def resume(queue: QueueKeys) -> Call[bool]:
 # -- jobs
 
 
+def places_of(states: Collection[State]) -> list[str]:
+    """Where jobs in these states stand, in the order in which they are listed."""
+    wanted = {place for state in states for place in PLACES[state]}
+    return [place for place in _ORDER if place in wanted]
+
+
 def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", limit: int = 100) -> Steps[Page]:
     """Up to `limit` jobs in these states: running ones first, then in the order in which they would run; ended ones
     those kept longest first. A list that moves meanwhile may show a job twice or pass one over.
     """
-    order = list(dict.fromkeys(place for state in State if state in states for place in PLACES[state]))
-    order.sort(
-        key=("held", "suspects", "priority", "ready", "group", "parked", "waiting", "delayed", "dead", "done").index
-    )
+    order = places_of(states)
     place, _, offset = cursor.partition(":")
     if place in order:
         order = order[order.index(place) :]
     first = int(offset or 0)
     rows: list[Row] = []
-    scanned = 0
+    scanned = looked_at = 0
     for place in order:
         while len(rows) < limit and scanned < MOST_SCANNED:
             if place == "held":
@@ -246,12 +249,13 @@ def list_jobs(queue: QueueKeys, states: Collection[State], *, cursor: str = "", 
             rows += (row for row in got if row.state in states)
             first += length
             scanned += max(len(got), 1)
+            looked_at += len(got)
             if is_last:
                 break
         else:
-            return Page(rows, f"{place}:{first}")
+            return Page(rows, f"{place}:{first}", looked_at)
         first = 0
-    return Page(rows, "")
+    return Page(rows, "", looked_at)
 
 
 def _place_slice(
@@ -461,30 +465,10 @@ def list_limits(queue: QueueKeys) -> Steps[list[LimitState]]:
 
 # -- failed jobs, by what went wrong
 
-_VARIES = re.compile(r"0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"")
-
-
-def fingerprint(record: Record) -> str:
-    """Eight hex digits that failures of one cause share: task, error type, message without numbers and quotes."""
-    kind, message = error_of(record)
-    text = f"{record.task}\0{kind}\0{_VARIES.sub('#', message)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
 
 def ended_state(record: Record) -> State:
     """The state of a record that has ended."""
     return ENDED_STATES[Stored(record.state)]
-
-
-def error_of(record: Record) -> tuple[str, str]:
-    """Type and message of what a failed job died of."""
-    last = record.errors[-1] if record.errors else None
-    # The reason repeats the last error, unless something else ended the job after it.
-    if last is not None and (record.reason is None or record.reason.startswith(last.type)):
-        return last.type, last.message
-    if record.reason is not None:
-        return "WorkerLost", record.reason
-    return "", record.note or ""
 
 
 def group_failures(queue: QueueKeys) -> Steps[list[ErrorGroup]]:

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from headrace.engine import admin, ops
+from headrace.core.failures import error_of
+from headrace.engine import ops
 from headrace.errors import UsageError
 from headrace.progress import Progress
 from headrace.web.access import Right
@@ -48,7 +49,7 @@ class JobPages:
         counts = next((tab_counts(each) for each in overview.queues if each.name == queue), dict.fromkeys(TABS, 0))
         return await self._frame.render(
             request, "jobs", overview=overview, queue=queue, tab=tab, counts=counts, cursor=cursor,
-            rows=[(row, admin.error_of(row.record)) for row in page.rows] if page else [], following=following,
+            rows=[(row, error_of(row.record)) for row in page.rows] if page else [], following=following,
         )  # fmt: skip
 
     async def _place(self, request: Request) -> tuple[Overview, str, str, str]:
