@@ -327,7 +327,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.is_paused = pause
         self.model.must_ring = self.model.must_ring or not pause
 
-    @rule(job_id=IDS, verb=st.sampled_from(["cancel", "cancel", "retry", "retry", "delete", "purge"]))
+    @rule(job_id=IDS, verb=st.sampled_from(["cancel", "cancel", "retry", "retry", "delete", "purge", "run_now"]))
     def operate(self, job_id: str, verb: str) -> None:
         if verb == "purge":
             self.purge("delayed" if job_id in self.model.delayed else "priority", [job_id])
@@ -357,6 +357,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def retry(self, job_id: str) -> None:
         assert self.model.retry(job_id) == self.answer(ops.retry(QUEUE, job_id))
+
+    def run_now(self, job_id: str) -> None:
+        assert self.model.run_now(job_id) == self.answer(ops.run_now(QUEUE, job_id))
 
     def delete(self, job_id: str) -> None:
         assert self.model.delete(job_id) == self.answer(ops.delete(QUEUE, job_id))

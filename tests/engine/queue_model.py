@@ -359,6 +359,17 @@ class Model:
         self.must_ring = True
         return "queued"
 
+    def run_now(self, job_id: str) -> str:
+        if job_id not in self.jobs:
+            return "none"
+        if not self.is_live(job_id):
+            return "ended"
+        if self.delayed.pop(job_id, None) is None:
+            return "live"
+        self._put_front([job_id])
+        self.must_ring = True
+        return "queued"
+
     def note_progress(self, job_id: str, session: str | None) -> bool:
         """True: asked to stop, or not this session's to be told of."""
         if session is None or job_id not in self.held.get(session, ()):

@@ -174,6 +174,12 @@ CASES = {
         "queued",
         lambda kit: ["a"] == ids_of(kit.claim("s", 10)) and number(kit, "HGET", kit.queue.stats, "requeued") == 1,
     ),
+    "run_now": Case(
+        lambda kit: (kit.add("first"), kit.add("a", delay_ms=60_000), kit.open("s")),
+        lambda kit: ops.run_now(kit.queue, "a"),
+        "queued",
+        lambda kit: ["a", "first"] == ids_of(kit.claim("s", 10)),
+    ),
     "delete": Case(
         lambda kit: kit.add("a"),
         lambda kit: ops.delete(kit.queue, "a"),
@@ -261,7 +267,7 @@ def test_a_job_that_ran_again_meanwhile_is_not_requeued_twice(kit: Kit, link: Fa
 @pytest.mark.parametrize("send", [send_sync, send_async])
 def test_what_is_not_there_is_still_said_so(kit: Kit, link: FaultProxy, send: Callable[..., Any]) -> None:
     """A lost reply does not make a job that never was into one that was deleted or cancelled."""
-    for make in (ops.delete, ops.cancel, ops.retry):
+    for make in (ops.delete, ops.cancel, ops.retry, ops.run_now):
         link.lose_reply(lambda request: b"nothing" in request)
         with pytest.raises(JobNotFound):
             send(link.url, lambda make=make: make(kit.queue, "nothing"))

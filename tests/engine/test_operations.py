@@ -393,6 +393,26 @@ def test_a_failed_job_can_be_retried_and_a_live_one_not(kit: Kit) -> None:
         kit.client.run(ops.retry(kit.queue, "nothing"))
 
 
+def test_a_job_that_waits_for_its_time_runs_now_when_told_to(kit: Kit) -> None:
+    """Scheduled or retrying, by priority or plain: first of its level. One that runs, waits or has ended is left alone."""
+    session = kit.open("s")
+    kit.add("fails")
+    kit.settle(session, kit.claim(session), ops.Kind.RETRY, ms=60_000)
+    kit.add("ready")
+    kit.add("later", delay_ms=60_000)
+    kit.add("high", delay_ms=60_000, priority=5)
+    for name in ("later", "fails", "high"):
+        assert "queued" == kit.client.run(ops.run_now(kit.queue, name))
+    assert "live" == kit.client.run(ops.run_now(kit.queue, "ready"))
+    claims = kit.claim(session)
+    assert ["high", "fails", "later", "ready"] == ids_of(claims)
+    assert "live" == kit.client.run(ops.run_now(kit.queue, "high"))
+    kit.settle(session, claims)
+    assert "ended" == kit.client.run(ops.run_now(kit.queue, "high"))
+    with pytest.raises(JobNotFound):
+        kit.client.run(ops.run_now(kit.queue, "nothing"))
+
+
 def test_delete_removes_a_job_anywhere_but_not_a_running_one(kit: Kit) -> None:
     kit.add("ready")
     kit.add("delayed", delay_ms=60_000)

@@ -233,17 +233,19 @@ def test_a_producer_dies_with_its_job_stored_or_not(
 
 
 ACTS = {"cancel": "job.cancel()", "delete": "job.delete()", "requeue": "job.retry()", "watch": "job.wait(5)",
+        "run_now": "app.client.run(ops.run_now(queue_keys('default'), job.id))",
         "unwatch": "job.wait(0)", "follow": "list(job.stream(timeout=5))"}  # fmt: skip
 
 
 @pytest.mark.parametrize("point", [pytest.param(point, marks=LONG) for point in phases(*ACTS)])
 def test_who_acts_on_a_job_dies(lab: Lab, once: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """The job is whole: what was asked for has been done to it, or has not; and can be asked for again."""
-    job = lab.app.enqueue("ledger.work", 0)
     act = point.partition(".")[0]
+    job = lab.app.options(delay=1 if act == "run_now" else 0).enqueue("ledger.work", 0)
     if act == "requeue":
         job.cancel()
-    source = f"import headrace; job = headrace.Headrace().job({job.id!r}); {ACTS[act]}"
+    start = "import headrace; from headrace.engine import ops; from headrace.engine.keys import queue_keys"
+    source = f"{start}; app = headrace.Headrace(); job = app.job({job.id!r}); {ACTS[act]}"
     assert -signal.SIGKILL == _run(lab, monkeypatch, source, point)
     if act in {"delete", "cancel"}:
         monkeypatch.delenv("HEADRACE_CRASH")

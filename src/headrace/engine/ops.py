@@ -661,6 +661,23 @@ def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
     return "queued"
 
 
+def run_now(queue: QueueKeys, job_id: str) -> Steps[str]:
+    """Put a job that is scheduled, or that runs again later, at the head of its queue.
+
+    Returns:
+        "queued", "live" (it does not wait for a time: nothing changed), or "ended".
+    """
+    if (yield from _record(queue, job_id)).state != Stored.LIVE:
+        return "ended"
+    due_ms = yield command("ZSCORE", queue.delayed, job_id, key=queue.delayed, decode=_same)
+    if due_ms is None:
+        return "live"
+    found = script("run_now")
+    answer: str = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id], _text)
+    # It has left since we looked: by this very call, if its reply was lost and it was sent again, or since it was due.
+    return "queued" if answer == "live" else answer
+
+
 def _stored(queue: QueueKeys, job_id: str) -> Steps[bytes]:
     """A job's record as it is kept.
 
