@@ -40,8 +40,9 @@ from headrace import (
 )
 from headrace.engine import ops
 from headrace.engine.call import command
-from headrace.engine.clients import AsyncClient, AsyncDoorbell, Doorbell, ServerConfig, SyncClient
+from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient
 from headrace.engine.connect import Redirection, redirection
+from headrace.engine.doorbells import AsyncDoorbell, Doorbell
 from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer, free_port
 from servers import redis6_binary, redis7_binary

@@ -22,7 +22,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.batch import Batch
-from headrace.engine.clients import AsyncClient, AsyncDoorbell, backoff_s
+from headrace.engine.clients import AsyncClient, backoff_s
+from headrace.engine.doorbells import AsyncDoorbell
 from headrace.engine.ops import Claim, Claimed, Settlement
 from headrace.errors import JobCancelled, JobTimeout, ServerError
 from headrace.worker.batch import MOST

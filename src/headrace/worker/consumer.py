@@ -22,7 +22,8 @@ from operator import attrgetter
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
-from headrace.engine.clients import Doorbell, SyncClient
+from headrace.engine.clients import SyncClient
+from headrace.engine.doorbells import Doorbell
 from headrace.engine.keys import QueueKeys
 from headrace.engine.ops import MOST_CLAIMS_A_CALL, Claim, Claimed, Settled, Settlement
 from headrace.errors import HeadraceError, ServerError
