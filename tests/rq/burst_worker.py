@@ -1,4 +1,4 @@
-"""A worker that runs what is there and ends; it says whether there was anything."""
+"""A worker that runs what is there and ends; it says whether there was anything. Arguments: a serializer, if any."""
 
 import os
 import sys

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import socket
 
 import click
 
@@ -14,7 +11,7 @@ from headrace.cli.values import duration_s, size_bytes
 from headrace.engine.keys import check_queue_name
 from headrace.errors import AppNotFound
 from headrace.worker import supervisor
-from headrace.worker.config import POOLS, WorkerConfig
+from headrace.worker.config import POOLS, WorkerConfig, new_worker_id
 
 SLOTS = {"prefork": 1, "fork": 1, "threads": 10, "asyncio": 100}
 RENEWALS_A_LEASE = 4
@@ -89,6 +86,9 @@ USR1 writes every stack; HUP loads the code anew.
     "--max-memory", type=size_bytes, default="0", metavar="SIZE", help="Renew a process that is larger, e.g. 500M."
 )
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
+@click.option(
+    "--max-idle", type=duration_s, default="0", metavar="DURATION", help="End when nothing has run for so long."
+)
 @click.option("--reload", is_flag=True, help="Load the code anew when a file changes (development).")
 @click.option(
     "--name",
@@ -150,6 +150,7 @@ def command(
     max_jobs: int,
     max_memory: int,
     burst: bool,
+    max_idle: float,
     reload: bool,
     name: str | None,
     health_port: int | None,
@@ -186,6 +187,8 @@ def command(
         max_jobs=max_jobs,
         max_memory_bytes=max_memory,
         burst=burst,
+        max_idle_ms=int(max_idle * 1000),
+        name=name or "",
         start=start,
         reload=reload,
         log_level="warning" if shared.quiet and log_level == "info" else log_level,
@@ -204,12 +207,6 @@ def required_app(shared: Settings) -> str:
 
 def default_processes(pool: str) -> int:
     return 1 if pool in ("threads", "asyncio") else len(os.sched_getaffinity(0))
-
-
-def new_worker_id(name: str | None) -> str:
-    """Unique also where host names and process ids repeat themselves, as in containers."""
-    host = re.sub(r"[^A-Za-z0-9_-]+", "-", name or socket.gethostname())[:60] or "worker"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def _parse_weights(words: tuple[str, ...]) -> dict[str, int]:

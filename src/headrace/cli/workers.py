@@ -12,7 +12,7 @@ from headrace.engine import admin
 from headrace.engine.admin import Worker
 from headrace.engine.clients import SyncClient
 
-COLUMNS = ("id", "host", "pid", "pool", "queues", "running", "seen_at")
+COLUMNS = ("id", "host", "pid", "pool", "queues", "running", "succeeded", "failed", "seen_at")
 
 
 @click.group(epilog="\b\nExamples:\n  headrace workers ls\n  headrace workers stop --all")

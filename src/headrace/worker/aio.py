@@ -191,6 +191,7 @@ class _Loop:
                     child.drained()
                     return
                 if not child.is_stopping:
+                    child.tally.count()
                     await self._wait(claimed.next_due_ms)
             elif not want and not self._outcomes:
                 await self._wait(None)

@@ -186,6 +186,7 @@ class Child:
                 ids = [member.id for member in run.members] if isinstance(run, BatchRun) else [run.id]
                 reason = f"worker lost: its process ended ({died})"
                 logger.warning("job %s: its process ended (%s)", ", ".join(ids[:5]), died)
+                self.row.failed += len(ids)
                 self.send_until_stopped([lambda: session.blame(ids, reason)])
                 return []
 

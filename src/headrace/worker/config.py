@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import socket
+
 import msgspec
 
 POOLS = ("prefork", "threads", "asyncio", "fork")
@@ -18,6 +23,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         url, prefix: instead of the app's.
         start: "fork" from a spawner that has imported the app, or "spawn" a fresh interpreter for each child.
         max_jobs: recycle a child after so many jobs; 0 never. `max_memory_bytes`: likewise when it is larger; 0 never.
+        ends_after_jobs: a child that has run `max_jobs` is not replaced: the worker ends with the last one.
+        max_idle_ms: end when nothing has run for so long; 0 never.
+        name: what people call the worker; "": its id.
         health_host, health_port: where to answer probes and scrapers; no port: nowhere; 0: any that is free.
         kill_after_ms: from a job's timeout to SIGKILL.
     """
@@ -38,7 +46,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int = 25_000
     batch_ms: int = 5
     max_jobs: int = 0
+    ends_after_jobs: bool = False
     max_memory_bytes: int = 0
+    max_idle_ms: int = 0
+    name: str = ""
     burst: bool = False
     start: str = "fork"
     reload: bool = False
@@ -47,6 +58,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str = "text"
     health_host: str = "127.0.0.1"
     health_port: int | None = None
+
+
+def new_worker_id(name: str | None) -> str:
+    """Unique also where host names and process ids repeat themselves, as in containers: sessions are named after it."""
+    host = re.sub(r"[^A-Za-z0-9_-]+", "-", name or socket.gethostname())[:60] or "worker"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def encode_config(config: WorkerConfig) -> bytes:

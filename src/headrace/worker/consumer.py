@@ -162,6 +162,7 @@ class Consumer:
                         life.drained()
                         break
                     self._next_due_ms = claimed.next_due_ms
+                    life.tally.count()  # nobody waits now, and what this child has run is seen at once
                     self._wait()
                 continue
             if permit is not None and permit.is_solo and not claimed.claims[0].is_suspect:

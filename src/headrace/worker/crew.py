@@ -192,7 +192,7 @@ class Crew:
         row = self.row(child)
         return {
             "succeeded": row.succeeded, "failed": row.failed, "retried": row.retried, "cancelled": row.cancelled,
-            "run_us": row.run_us, "server_errors": sum(slot.server_errors for slot in self.slots(child)),
+            "run_us": row.run_us, "jobs_done": row.jobs_done, "server_errors": sum(slot.server_errors for slot in self.slots(child)),
         }  # fmt: skip
 
     def running(self, child: Child) -> list[tuple[str, str]]:

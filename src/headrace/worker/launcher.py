@@ -1,4 +1,7 @@
-"""The supervisor's side of the spawner: start one, learn what the app is, ask it for children, end it."""
+"""The supervisor's side of the spawner: start one, learn what the app is, ask it for children, end it.
+
+A spawner is a fresh interpreter that imports the app; or, for a program that has its app already, a fork of this process.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 import msgspec
 
@@ -28,24 +33,29 @@ class Launcher:
     Args:
         is_adopting: orphans become this process's children (Linux).
         tell_death: called with deaths that only the spawner could see (elsewhere).
+        serve: what a fork of this process does as the spawner, given its end of the socket; None: a fresh interpreter.
     """
 
-    def __init__(self, board: Board, *, is_adopting: bool, tell_death: Callable[[Death], None]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        *,
+        is_adopting: bool,
+        tell_death: Callable[[Death], None],
+        serve: Callable[[socket.socket], int] | None = None,
+    ) -> None:
         self._board = board
         self._is_adopting = is_adopting
         self._tell_death = tell_death
+        self._serve = serve
         self._life_fd, self._life_end = os.pipe()
         self._config: WorkerConfig | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
         self._retired: list[tuple[asyncio.StreamWriter | None, asyncio.Task[None] | None]] = []
         self._answers: asyncio.Queue[Forked] = asyncio.Queue()
         self._lock = asyncio.Lock()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
 
     async def start(self, config: WorkerConfig) -> Hello:
         """Start a spawner. When it can import the app it replaces the one there was; else that one stays.
@@ -53,7 +63,7 @@ class Launcher:
         Raises:
             SpawnFailed: the process ended before it said anything.
         """
-        process, control = self._open(config, [])
+        pid, control = self._open([]) if self._serve is None else self._fork(self._serve)
         reader, writer = await asyncio.open_connection(sock=control)
         writer.write(frame(self._order(config)))
         try:
@@ -66,7 +76,7 @@ class Launcher:
             return hello
         async with self._lock:
             self.close()
-            self._process, self._writer, self._config = process, writer, config
+            self._pid, self._writer, self._config = pid, writer, config
             self._answers = asyncio.Queue()
             self._listener = asyncio.create_task(self._listen(reader, self._answers))
         return hello
@@ -100,18 +110,14 @@ class Launcher:
 
     def has_died(self, pid: int) -> bool:
         """Take note of a death; True if it was the spawner."""
-        process = self._process
-        if process is None or process.pid != pid:
+        if not self._pid or self._pid != pid:
             return False
-        process.returncode = 0  # reaped by the supervisor
-        self._process = None
+        self._pid = 0
         self.close()
         return True
 
     def close(self) -> None:
         """End the spawner; children go on. Where it must report their deaths, it lives until this process ends."""
-        if self._process is not None:
-            self._process.returncode = 0  # the supervisor reaps every child, this one too
         if not self._is_adopting:
             self._retired.append((self._writer, self._listener))
         else:
@@ -119,19 +125,18 @@ class Launcher:
                 self._listener.cancel()
             if self._writer is not None:
                 self._writer.close()
-            if self._process is not None:
-                send_signal(self._process.pid, signal.SIGKILL)
-        self._process = self._writer = self._listener = None
+            if self._pid:
+                send_signal(self._pid, signal.SIGKILL)
+        self._pid, self._writer, self._listener = 0, None, None
 
     def _spawn_fresh(self, config: WorkerConfig, child: int, spawn_id: int) -> int:
-        process, control = self._open(config, ["--child"])
+        pid, control = self._open(["--child"])
         with control:
             control.setblocking(True)
             control.sendall(frame(self._order(config, child, spawn_id)))
-        process.returncode = 0
-        return process.pid
+        return pid
 
-    def _open(self, config: WorkerConfig, arguments: list[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def _open(self, arguments: list[str]) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (theirs.fileno(), self._board.fd, self._life_fd)
@@ -141,7 +146,33 @@ class Launcher:
             except OSError as error:
                 ours.close()
                 raise SpawnFailed(f"cannot start {sys.executable}: {error.strerror}") from error
-        return process, ours
+        process.returncode = 0  # the supervisor reaps every child, this one too
+        return process.pid, ours
+
+    def _fork(self, serve: Callable[[socket.socket], int]) -> tuple[int, socket.socket]:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                self._be_the_spawner(serve, theirs)
+        return pid, ours
+
+    def _be_the_spawner(self, serve: Callable[[socket.socket], int], control: socket.socket) -> NoReturn:
+        """Leave the event loop that this process was forked in, and what tells others that the supervisor lives."""
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            asyncio._set_running_loop(None)
+            os.close(self._life_end)
+            os.setpgid(0, 0)
+            code = serve(control)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
 
     def _order(self, config: WorkerConfig, child: int = 0, spawn_id: int = 0) -> Order:
         is_adopting = self._is_adopting or config.start == "spawn"

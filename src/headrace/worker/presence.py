@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import msgspec
 
 from headrace.engine import ops
 from headrace.errors import ServerError
+from headrace.version import __version__
 from headrace.worker.crew import Crew
 
 BEAT_EVERY_S = 5.0
@@ -25,6 +27,7 @@ class Presence:
         self._obey = obey
         self._state = state
         self._started_at_ms = int(time.time() * 1000)
+        self._told_to_stop_at_ms = 0
         self._returns_seen = 0
         self._taken = ""
 
@@ -55,15 +58,25 @@ class Presence:
     def _info(self) -> dict[str, Any]:
         crew = self._crew
         running = [job for child in crew.living() for job in crew.running(child)]
+        counts, state = crew.counts(), self._state()
+        if state == "stopping" and not self._told_to_stop_at_ms:
+            self._told_to_stop_at_ms = int(time.time() * 1000)
         return {
+            "name": crew.config.name or crew.config.worker_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pool": crew.config.pool,
             "queues": [queue.name for queue in crew.queues],
-            "state": self._state(),
+            "state": state,
             "children": len(crew.living()),
             "slots": crew.config.slots,
             "running": len(running),
             "jobs": [f"{queue}/{job_id}" for queue, job_id in running[:100]],
+            "succeeded": counts["succeeded"],
+            "failed": counts["failed"] + counts["retried"],
+            "run_ms": counts["run_us"] // 1000,
             "started_at_ms": self._started_at_ms,
+            "told_to_stop_at_ms": self._told_to_stop_at_ms,
+            "version": __version__,
+            "python": platform.python_version(),
         }

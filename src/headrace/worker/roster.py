@@ -20,7 +20,7 @@ STRANGERS_KEPT = 1_000
 
 
 class Roster:
-    """Keeps every place of the crew filled until the worker stops, or a burst is over.
+    """Keeps every place of the crew filled until the worker stops, a burst is over, or its children have run all they should.
 
     `failed`: children cannot start (five in a row died before they were ready). `changed` is set at each death.
     """
@@ -41,7 +41,7 @@ class Roster:
 
     @property
     def is_finished(self) -> bool:
-        """A burst is over: every child found nothing more to do."""
+        """No child has more to do."""
         return all(child.is_done for child in self._crew.children) and not self._crew.living()
 
     async def run_once(self) -> float:
@@ -139,7 +139,9 @@ class Roster:
         """Whether, and when, the place is filled again."""
         now = time.monotonic()
         reason = self._crew.row(child).exit_reason
-        if self._crew.config.burst and is_clean and reason == Exit.DRAINED:
+        config = self._crew.config
+        is_over = (config.burst and reason == Exit.DRAINED) or (config.ends_after_jobs and reason == Exit.RECYCLE)
+        if is_clean and is_over:
             child.is_done = True
         elif self.is_stopping:
             return

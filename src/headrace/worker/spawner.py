@@ -1,7 +1,8 @@
 """The spawner: a process that imports the app once, single-threaded, and forks children of the supervisor.
 
 Run as `python -m headrace.worker.spawner FD [--child]` with one end of a socket pair; everything else, URLs above all,
-comes through the socket, so that no secret stands in a command line.
+comes through the socket, so that no secret stands in a command line. `serve` is the same for a fork of a process that has
+its app already: `headrace.contrib.rq` starts workers so.
 
 Duties: 1. import the app and say what it is, or why it failed; 2. fork a child when asked, twice, so that its parent
 is the supervisor; 3. where the supervisor cannot adopt, fork once, and tell of the deaths. With `--child` it is a
@@ -18,6 +19,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
@@ -169,9 +171,19 @@ class Spawner:
 def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=int(arguments[0]))
     order = msgspec.msgpack.decode(receive(control), type=Order)
-    is_child = "--child" in arguments
     for fd in (control.fileno(), order.board_fd, order.life_fd):
         os.set_inheritable(fd, False)
+    return _live(control, order, lambda: load(order.config), is_child="--child" in arguments)
+
+
+def serve(app: Headrace, control: socket.socket) -> int:
+    """Be the spawner of an app that this process has; the supervisor forked it. Returns the exit code."""
+    order = msgspec.msgpack.decode(receive(control), type=Order)
+    use_server(app, order.config.url, order.config.prefix, order.config.allow)
+    return _live(control, order, lambda: app, is_child=False)
+
+
+def _live(control: socket.socket, order: Order, find_app: Callable[[], Headrace], *, is_child: bool) -> int:
     if not is_child:
         # Stopped by the end of the socket only: a terminal or a service manager signals all processes at once.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGUSR1):
@@ -180,7 +192,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != order.supervisor_pid:
         return 0
     try:
-        app = load(order.config)
+        app = find_app()
         hello = describe(app)
         order = msgspec.structs.replace(order, config=resolved(order.config, hello))
     except HeadraceError as error:

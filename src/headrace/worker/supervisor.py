@@ -20,11 +20,12 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import signal
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.engine import ops
 from headrace.engine.clients import AsyncClient, ServerConfig, ServerInfo, backoff_s, masked_url
@@ -58,22 +59,41 @@ class Duty(Protocol):
 
 def run(config: WorkerConfig) -> int:
     """Run a worker until it is told to stop; returns the process's exit code."""
-    is_adopting = adopt_orphans()
+    return run_counting(config).code
+
+
+class Ended(NamedTuple):
+    """The exit code of a worker that has ended, and how many jobs it ran."""
+
+    code: int
+    jobs: int
+
+
+def run_counting(config: WorkerConfig, serve: Callable[[socket.socket], int] | None = None) -> Ended:
+    """As `run`.
+
+    Args:
+        serve: `spawner.serve`, bound to an app that this process has: then `config.app_path` is not imported.
+    """
+    supervisor = Supervisor(config, is_adopting=adopt_orphans(), serve=serve)
     try:
-        return asyncio.run(Supervisor(config, is_adopting=is_adopting).main())
+        code = asyncio.run(supervisor.main())
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
+    return Ended(code, supervisor.jobs_done)
 
 
 class Supervisor:
     """One worker."""
 
-    def __init__(self, config: WorkerConfig, *, is_adopting: bool) -> None:
+    def __init__(
+        self, config: WorkerConfig, *, is_adopting: bool, serve: Callable[[socket.socket], int] | None = None
+    ) -> None:
         self._config = config
         self._board = Board.create(config.children, config.slots)
         self._crew = Crew(config, self._board)
         self._errands = Errands(self._crew)
-        self._launcher = Launcher(self._board, is_adopting=is_adopting, tell_death=self._bury)
+        self._launcher = Launcher(self._board, is_adopting=is_adopting, tell_death=self._bury, serve=serve)
         self._roster = Roster(self._crew, self._launcher, self._errands)
         self._schedules = Schedules(self._crew)
         self._presence = Presence(self._crew, self._obey, self._state)
@@ -84,6 +104,12 @@ class Supervisor:
         self._told = asyncio.Event()
         self._is_quiet = False
         self._handled: list[int] = []
+        self._jobs_seen, self._active_s = 0, time.monotonic()
+
+    @property
+    def jobs_done(self) -> int:
+        """How many its children have run."""
+        return self._crew.counts()["jobs_done"]
 
     async def main(self) -> int:
         """Start, run until told to stop, end; the exit code."""
@@ -214,6 +240,9 @@ class Supervisor:
                 return BROKEN
             if self._roster.is_finished:
                 return OK
+            if self._is_idle_too_long():
+                self._crew.say(f"nothing has run for {self._config.max_idle_ms / 1000:g} s: ending")
+                return OK
             if self._crew.health.is_denied_for_good:
                 self._crew.say("the server has refused this worker for 5 minutes: giving up")
                 return MISCONFIGURED
@@ -221,6 +250,15 @@ class Supervisor:
                 await self._start_spawner()
             await _wait(self._told, 0.05)
         return OK
+
+    def _is_idle_too_long(self) -> bool:
+        most_ms = self._config.max_idle_ms
+        if not most_ms:
+            return False
+        crew, now = self._crew, time.monotonic()
+        if self.jobs_done != self._jobs_seen or any(crew.running(child) for child in crew.living()):
+            self._jobs_seen, self._active_s = self.jobs_done, now
+        return (now - self._active_s) * 1000 >= most_ms
 
     async def _start_spawner(self) -> None:
         try:

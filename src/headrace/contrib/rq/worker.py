@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import os
-import re
-import secrets
-import socket
-import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from headrace.contrib.rq import runner
-from headrace.contrib.rq.connections import app_of, connection_to, resolve_connection, url_of
+from headrace.contrib.rq.connections import connection_to, resolve_connection, url_of
 from headrace.contrib.rq.exceptions import not_offered
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.serializers import path_of, resolve_serializer
-from headrace.engine import admin
-from headrace.engine.keys import check_queue_name, queue_keys
-from headrace.worker import supervisor
-from headrace.worker.config import WorkerConfig
+from headrace.engine.keys import check_queue_name
+from headrace.worker import spawner, supervisor
+from headrace.worker.config import WorkerConfig, new_worker_id
 
 _STOPPED = (0, supervisor.INTERRUPTED, supervisor.TERMINATED)
 _TOLD_LEVELS = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}
@@ -83,7 +80,7 @@ class Worker:
         self.queues = [queue if isinstance(queue, Queue) else Queue(queue, self.connection) for queue in several]
         if not self.queues:
             raise ValueError("a worker needs one queue or more")
-        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = name or uuid4().hex
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"headrace.contrib.rq has no {type(self).__name__}.{name}")
@@ -102,45 +99,38 @@ class Worker:
         with_scheduler: bool = False,
         dequeue_strategy: DequeueStrategy | str = DequeueStrategy.DEFAULT,
     ) -> bool:
-        """Run jobs until stopped, or with `burst` until none is left; True if these queues had jobs end meanwhile.
+        """Run jobs until stopped, or with `burst` until none is left; True if it ran any.
 
         Scheduled jobs are always run. Signals are those of `headrace worker`.
+
+        Args:
+            max_jobs: end after so many. `max_idle_time`: end when there was none for so many seconds.
 
         Raises:
             SystemExit: it cannot start; it has said why.
         """
-        if max_jobs is not None or max_idle_time is not None:
-            not_offered("work(max_jobs=, max_idle_time=)", "use burst=True, or `headrace worker --max-jobs`")
         names = [check_queue_name(name) for name in self.queue_names()]
         is_strict = DequeueStrategy(dequeue_strategy) is DequeueStrategy.DEFAULT
-        self._lend_environment()
+        os.environ[runner.SERIALIZER_VARIABLE] = path_of(self.serializer)
         config = WorkerConfig(
-            app_path="headrace.contrib.rq.runner:app",
-            worker_id=re.sub(r"[^A-Za-z0-9_-]+", "-", self.name)[:80],
+            app_path="",
+            worker_id=new_worker_id(self.name),
+            name=self.name,
             pool=self.pool,
             children=1,
             queues=names,
             weights=None if is_strict else dict.fromkeys(names, 1),
             url=url_of(self.connection),
             burst=burst,
+            max_jobs=max_jobs or 0,
+            ends_after_jobs=bool(max_jobs),
+            max_idle_ms=int((max_idle_time or 0) * 1000),
             log_level=_log_level(logging_level),
         )
-        before = self._ended()
-        code = supervisor.run(config)
-        if code not in _STOPPED:
-            raise SystemExit(code)
-        return self._ended() > before
-
-    def _ended(self) -> int:
-        app = app_of(self.connection)
-        every = [app.client.run(admin.count_jobs(queue_keys(queue.name, app.prefix))).totals for queue in self.queues]
-        return sum(totals.get(word, 0) for totals in every for word in ("succeeded", "failed"))
-
-    def _lend_environment(self) -> None:
-        """Let the worker's processes import what this one can, and read what these queues write."""
-        paths = [path or os.getcwd() for path in sys.path]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-        os.environ[runner.SERIALIZER_VARIABLE] = path_of(self.serializer)
+        ended = supervisor.run_counting(config, functools.partial(spawner.serve, runner.app))
+        if ended.code not in _STOPPED:
+            raise SystemExit(ended.code)
+        return ended.jobs > 0
 
 
 class SimpleWorker(Worker):
