@@ -66,3 +66,7 @@ def tell_success(job: Job, connection: object, result: int) -> None:
 def tell_failure(job: Job, connection: object, kind: type, value: object, trace: object) -> None:
     assert kind is ZeroDivisionError and trace is not None
     note(1000 + job.args[0])
+
+
+def tell_stopped(job: Job, connection: object) -> None:
+    note(2000)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from headrace.cli import rq_migrate
 from headrace.cli.settings import NOT_FOUND, OK, talk
 from headrace.contrib.rq.connections import connection_to
 from headrace.contrib.rq.exceptions import InvalidJobOperation
@@ -21,12 +22,16 @@ Examples:
   headrace rq worker --burst -P src
   headrace rq info
   headrace rq requeue --queue default --all
+  headrace rq migrate --from redis://localhost:6379/0 --dry-run
 """
 
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """RQ's commands, for programs that have moved in from it: worker, info, requeue, empty."""
+    """RQ's commands, for programs that move in from it: worker, info, requeue, empty; and migrate, for its jobs."""
+
+
+rq_migrate.add_to(command)
 
 
 def _shared(fn: Callable[..., Any]) -> Callable[..., Any]:

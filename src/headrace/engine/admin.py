@@ -14,7 +14,7 @@ from headrace.core.failures import error_of, fingerprint
 from headrace.core.record import ENDED_STATES, Record, State, Stored, decode
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys, audit_key, queues_key, workers_key
-from headrace.engine.ops import LAYOUT_ARG
+from headrace.engine.ops import LAYOUT_ARG, read_taken
 
 JOBS_A_CALL = 256
 MOST_SCANNED = 5_000
@@ -398,6 +398,20 @@ def purge(queue: QueueKeys, state: State) -> Steps[int]:
             ids = yield from find_jobs(queue, state)
             deleted += yield from purge_jobs(queue, place, ids)
     return deleted
+
+
+def store_failed(
+    queue: QueueKeys, jobs: Sequence[tuple[str, bytes, int]], producer: str, number: int
+) -> Call[dict[str, str]]:
+    """Keep jobs that failed elsewhere among the dead: (id, record, Unix ms until which it is kept) each, up to 1,000. Sent again
+    under the same number it is recognised, as an enqueue is.
+
+    Raises (when sent):
+        JobExists: an id is taken; nothing was written.
+    """
+    found = script("admin_store_failed")
+    words: list[Arg] = [word for job in jobs for word in job]
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, producer, number, *words], read_taken)
 
 
 def _purge(queue: QueueKeys, place: str, most: int, ids: Sequence[str]) -> Call[list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.core.record import Stored
 from headrace.engine import ops
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys, queue_keys
@@ -120,10 +121,13 @@ def link(parent: QueueKeys, parent_id: str, child: QueueKeys, child_id: str, num
     return Call(found, parent.block(found.keys), [LAYOUT_ARG, parent_id, to, child_id, number, when], int)
 
 
-def link_all(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str, str]]) -> Steps[str]:
+def link_all(
+    child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str, str]], *, is_gone_done: bool = False
+) -> Steps[str]:
     """Link a job to those it waits for: (queue, id, when) each. Returns the id of one that is not there, or "".
 
-    May be done again: an edge is noted once, and an input comes once.
+    May be done again: an edge is noted once, and an input comes once. `is_gone_done`: one that is not there has succeeded, and nothing
+    was to be kept of it.
     """
     missing = ""
     for number, (name, parent_id, when) in enumerate(parents):
@@ -131,6 +135,8 @@ def link_all(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str, 
         answer: int = yield link(keys, parent_id, child, child_id, number, when)
         if answer == 0:
             yield from deliver(keys)
+        elif answer < 0 and is_gone_done:
+            yield arrive(child, child_id, number, when, int(Stored.SUCCEEDED), parent_id, b"")
         elif answer < 0:
             missing = missing or parent_id
     key = _key(child, "linking")
@@ -215,7 +221,7 @@ def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
     """
     yield from deliver(queue)
     for job_id in (yield half_done(queue, "linking", LINK_AGAIN_AFTER_MS, server_ms)):
-        missing = yield from _link_again(queue, job_id)
+        missing = yield from link_again(queue, job_id)
         if missing:
             yield from _give_up(queue, job_id)
     for flow_id in (yield half_done(queue, "incomplete", ABANDONED_AFTER_MS, server_ms)):
@@ -228,14 +234,15 @@ def sweep(queue: QueueKeys, server_ms: int) -> Steps[None]:
         yield forget(queue, "incomplete", flow_id)
 
 
-def _link_again(queue: QueueKeys, job_id: str) -> Steps[str]:
+def link_again(queue: QueueKeys, job_id: str, *, is_gone_done: bool = False) -> Steps[str]:
+    """As `link_all`, to those that a stored job says it waits for; of a job that has ended, nothing."""
     key = queue.ties
     packed: bytes | None = yield command("HGET", key, job_id, key=key, decode=_raw)
     if packed is None:
         yield forget(queue, "linking", job_id)
         return ""
     parents = [tuple(parent) for parent in msgspec.msgpack.decode(packed).get("o", [])]
-    return (yield from link_all(queue, job_id, parents))
+    return (yield from link_all(queue, job_id, parents, is_gone_done=is_gone_done))
 
 
 def _give_up(queue: QueueKeys, job_id: str) -> Steps[None]:

@@ -226,13 +226,14 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
             how = f"{job.priority} {job.at_front:d} {job.delay_ms} {job.at_ms} {check} {job.expires_in_ms} {job.on_conflict}"
             others += (job.id, job.record, job.ties, how)
     args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
-    return Call(found, queue.block(found.keys), args, _read_taken)
+    return Call(found, queue.block(found.keys), args, read_taken)
 
 
 _NONE_THERE: dict[str, str] = {}
 
 
-def _read_taken(reply: list[bytes]) -> dict[str, str]:
+def read_taken(reply: list[bytes]) -> dict[str, str]:
+    """What a script that stores jobs answers."""
     if not reply:
         return _NONE_THERE
     what, *ids = _texts(reply)

@@ -144,7 +144,7 @@ class Queue:
         callbacks = {word: _callback(options[word]) for word in ("on_success", "on_failure") if options.get(word)}
         call = pack(self.serializer, (name, instance, args, kwargs, callbacks))
         meta = pack(self.serializer, options["meta"]) if options.get("meta") else b""
-        checked = {**when, **self._options(timeout, options)}
+        checked = {**when, **self.options_of(timeout, options)}
         is_front_later = "at_front" in checked and (when or "depends_on" in checked)
         if is_front_later:
             not_offered("at_front for a job that does not start at once")
@@ -160,7 +160,7 @@ class Queue:
             raise InvalidJobDependency(str(error)) from error
         return Job.of(handle, self.connection, self.serializer)
 
-    def _options(self, timeout: int | str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    def options_of(self, timeout: int | str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """RQ's options as headrace's; raises what RQ does for wrong ones."""
         for name in _NOT_OFFERED:
             if given.get(name):

@@ -79,7 +79,11 @@ def path_of(serializer: Serializer) -> str:
 
 
 def pack(serializer: Serializer, value: Any) -> bytes:
-    data = serializer.dumps(value)
+    return seal(serializer.dumps(value))
+
+
+def seal(data: bytes) -> bytes:
+    """Bytes of a serializer as they are stored: signed, where there is a key."""
     key = _secret()
     return hmac.digest(key, data, "sha256") + data if key else data
 
