@@ -37,6 +37,7 @@ COMMANDS = {
     "dead": ("dead", "Failed jobs by what went wrong: list, retry, purge."),
     "workers": ("workers", "List running workers; make them quiet, or stop them."),
     "web": ("web", "Show the dashboard in a browser."),
+    "metrics": ("metrics", "Queues, workers and schedules as Prometheus text; --serve for a scraper."),
     "outbox": ("outbox", "Bring jobs enqueued in a database's transactions to the server."),
     "rq": ("rq", "RQ's commands, for programs that moved in from it: worker, info, requeue, empty."),
     "ping": ("ping", "Does the server answer?"),

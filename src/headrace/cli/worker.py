@@ -123,8 +123,8 @@ USR1 writes every stack; HUP loads the code anew.
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
+    default=lambda: "debug" if os.environ.get("DEBUG_INVOCATION") == "1" else "info",
+    show_default="info; debug when systemd asks for it",
     envvar="HEADRACE_LOG_LEVEL",
     show_envvar=True,
     help="What is logged.",

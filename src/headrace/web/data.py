@@ -26,7 +26,7 @@ from headrace.engine.clients import AsyncClient
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.stats import History, Unit
 from headrace.engine.why import why
-from headrace.errors import HeadraceError, JobNotFound, ServerUnreachable, UsageError
+from headrace.errors import HeadraceError, JobNotFound, ServerError, ServerUnreachable, UsageError
 from headrace.stream import LogLine, lines_of
 
 T = TypeVar("T")
@@ -178,6 +178,8 @@ class Source:
         self._client: AsyncClient | None = None
         self._kept: dict[tuple[object, ...], _Kept] = {}
         self._paid_until_s = 0.0
+        self.errors = 0
+        """How often the server did not do what was asked of it."""
 
     def queue(self, name: str) -> QueueKeys:
         return queue_keys(name, self.prefix)
@@ -189,7 +191,11 @@ class Source:
         try:
             return await asyncio.wait_for(self._client.run(_counted(op, _commands.get([]))), READ_WITHIN_S)
         except TimeoutError:
+            self.errors += 1
             raise ServerUnreachable("the server did not answer within 8 s") from None
+        except ServerError:
+            self.errors += 1
+            raise
 
     async def aclose(self) -> None:
         client, self._client = self._client, None

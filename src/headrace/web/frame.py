@@ -175,7 +175,8 @@ class Frame:
             themes=THEMES, path=request.url.path.removeprefix(root), here=_here(request), tab_counts=tab_counts,
             version=__version__, did=_did(request), **values,
         )  # fmt: skip
-        if request.headers.get("accept", "").startswith("application/json"):
+        is_api = request.url.path.removeprefix(root).startswith("/api/")
+        if is_api or request.headers.get("accept", "").startswith("application/json"):
             return JSONResponse({"error": values.get("message", "")}, status)
         body = text.encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'

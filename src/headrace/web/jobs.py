@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.core.failures import error_of
 from headrace.engine import ops
 from headrace.errors import UsageError
 from headrace.progress import Progress
+from headrace.web import api
 from headrace.web.access import Right
 from headrace.web.data import TABS, Details, Overview, tab_counts
 from headrace.web.frame import Frame
@@ -107,29 +107,13 @@ class JobPages:
     async def _api_jobs(self, request: Request) -> Response:
         _, queue, tab, cursor = await self._place(request)
         if not queue:
-            return JSONResponse({"jobs": [], "cursor": ""})
+            return api.answer(api.JobsPage([], ""))
         page = await self._source.jobs(queue, tab, cursor)
-        jobs = [
-            {
-                "id": row.id, "queue": row.queue, "state": row.state, "task": row.record.task, "attempt": row.record.attempt,
-                "created_at_ms": row.record.created_at_ms, "due_at_ms": row.due_at_ms,
-            }
-            for row in page.rows
-        ]  # fmt: skip
-        return JSONResponse({"jobs": jobs, "cursor": page.cursor})
+        return api.answer(api.JobsPage([api.row_of(row) for row in page.rows], page.cursor))
 
     async def _api_job(self, request: Request) -> Response:
         found = await self._source.job(request.path_params["queue"], request.path_params["job_id"])
-        record = found.record
-        told: dict[str, Any] = {
-            "id": found.id, "queue": found.queue, "state": found.look.state, "task": record.task, "attempt": record.attempt,
-            "created_at_ms": record.created_at_ms, "started_at_ms": record.started_at_ms, "ended_at_ms": record.ended_at_ms,
-            "due_at_ms": found.look.due_ms, "why": found.why,
-        }  # fmt: skip
-        if request.state.access.may(Right.SEE_ARGS):
-            told["call"] = json.loads(found.args)
-            told["result"] = None if found.result is None else json.loads(found.result)
-        return JSONResponse(told)
+        return api.answer(api.job_of(found, sees_args=request.state.access.may(Right.SEE_ARGS)))
 
 
 def steps(job: Details) -> list[tuple[str, int, float | None]]:

@@ -1,4 +1,5 @@
-"""The ASGI app: which address shows what. What stands around every answer is in `frame`, the pages about jobs are in `jobs`.
+"""The ASGI app: which address shows what. What stands around every answer is in `frame`, the pages about jobs are in `jobs`,
+and what programs read is in `programs`.
 
 1. Pages are whole and work without script; `live.js` asks for the same page again with its ETag, and changes what differs.
 2. Writes are forms; each is checked, done, noted in the audit log, and answered with where to look.
@@ -12,26 +13,26 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headrace.app import Headrace
 from headrace.core.record import State
 from headrace.engine import admin
-from headrace.errors import HeadraceError, JobNotFound, UsageError
-from headrace.web import metrics
+from headrace.errors import JobNotFound, UsageError
 from headrace.web.access import Decide, Right
 from headrace.web.chart import bars, spark
-from headrace.web.data import SPANS, Overview, Source, tab_counts
+from headrace.web.data import SPANS, Overview, Source
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
+from headrace.web.programs import Programs
 from headrace.web.schedules import SchedulePages
 from headrace.web.words import Words
 
 
 class Site:
-    """The pages about queues and workers, and what programs read."""
+    """The pages about queues and workers."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -48,13 +49,7 @@ class Site:
             act("/queues/{queue}/resume", Right.PAUSE_QUEUES, self._resume),
             act("/queues/{queue}/purge", Right.PURGE_QUEUES, self._purge),
             act("/workers/{worker}/{command}", Right.STOP_WORKERS, self._command),
-            page("/metrics", self._metrics),
-            page("/api/v1/queues", self._api_queues),
-            page("/api/v1/workers", self._api_workers),
-            page("/api/v1/scale/{queue}", self._api_scale),
             Route("/static/{version}/{name}", self._frame.static),
-            Route("/livez", self._livez),
-            Route("/readyz", self._readyz),
         ]
 
     # Pages
@@ -126,52 +121,6 @@ class Site:
         is_told = worker in known and await self.source.run(admin.send_command(self.source.prefix, worker, name))
         return await self._frame.done(request, f"worker_{name}", worker, int(is_told), "/workers")
 
-    # For programs
-
-    async def _metrics(self, request: Request) -> Response:
-        text = metrics.render(await self.source.overview(), await self.source.totals())
-        return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def _api_queues(self, request: Request) -> Response:
-        overview = await self.source.overview()
-        return JSONResponse(
-            [
-                {
-                    "name": counts.name, "jobs": tab_counts(counts), "paused": counts.paused, "totals": counts.totals,
-                    "latency_s": overview.oldest_s.get(counts.name, 0.0), "workers": len(overview.workers_of(counts.name)),
-                }
-                for counts in overview.queues
-            ]
-        )  # fmt: skip
-
-    async def _api_workers(self, request: Request) -> Response:
-        workers = (await self.source.overview()).workers
-        return JSONResponse([{**worker.info, "id": worker.id, "beat_at_ms": worker.beat_at_ms} for worker in workers])
-
-    async def _api_scale(self, request: Request) -> Response:
-        """What an autoscaler looks at: scale on latency, not on depth."""
-        overview = await self.source.overview()
-        name = request.path_params["queue"]
-        counts = next((found for found in overview.queues if found.name == name), None)
-        if counts is None:
-            return JSONResponse({"error": f"no queue {name!r}"}, 404)
-        return JSONResponse(
-            {
-                "queue": name, "latency_s": overview.oldest_s.get(name, 0.0), "queued": counts.queued,
-                "running": counts.running, "workers": len(overview.workers_of(name)),
-            }
-        )  # fmt: skip
-
-    async def _livez(self, request: Request) -> Response:
-        return Response("ok\n", media_type="text/plain")
-
-    async def _readyz(self, request: Request) -> Response:
-        try:
-            await self.source.run(admin.queue_names(self.source.prefix))
-        except HeadraceError:
-            return Response("the server does not answer\n", 503, media_type="text/plain")
-        return Response("ok\n", media_type="text/plain")
-
 
 def attention(overview: Overview) -> list[tuple[str, dict[str, object]]]:
     """What somebody should look at: a sentence's key, and what is in it."""
@@ -198,6 +147,7 @@ def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Se
         hosts: the only host names that it answers to; None: any.
     """
     frame = Frame(Source(app), access, environment, hosts)
-    found = Starlette(routes=[*JobPages(frame).routes(), *SchedulePages(frame).routes(), *Site(frame).routes()])
+    pages = (JobPages(frame), SchedulePages(frame), Site(frame), Programs(frame))
+    found = Starlette(routes=[route for part in pages for route in part.routes()])
     found.state.source = frame.source
     return found

@@ -9,7 +9,10 @@ Duties, each a class with a `run_once` that returns the seconds to its next turn
  6. `Tender`: due jobs are promoted, due schedules fired, lost workers' jobs taken over.
  7. `Schedules`: what the code declares is told to the server.
  8. `Presence`: beats, and commands from afar.
- 9. `MemoryLimit`: children that have grown too large are replaced.
+ 9. `Historian`: how much the queues' totals have grown is noted.
+10. `MemoryLimit`: children that have grown too large are replaced.
+11. `Systemd`: a service manager hears that it is ready, and alive.
+Probes and scrapers are answered by `Vitals`, on the same loop.
 The supervisor itself starts and ends them, and turns signals into what they mean.
 
 Linux, macOS: the process must have no other children of its own, since it collects them all.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import os
 import signal
 import socket
 import sys
@@ -45,6 +49,7 @@ from headrace.worker.processes import Death, adopt_orphans, send_signal
 from headrace.worker.reload import Reloader
 from headrace.worker.roster import MemoryLimit, Roster
 from headrace.worker.schedules import Schedules
+from headrace.worker.systemd import Systemd
 from headrace.worker.tend import Tender
 from headrace.worker.vitals import Vitals
 
@@ -98,6 +103,7 @@ class Supervisor:
         self._schedules = Schedules(self._crew)
         self._presence = Presence(self._crew, self._obey, self._state)
         self._vitals = Vitals(self._crew, self._roster, self._schedules, self._state)
+        self._systemd = Systemd(self._crew, self._vitals, self._state, os.environ)
         self._reloader = Reloader(self._crew, self._launcher, self._roster)
         self._tasks: set[asyncio.Task[None]] = set()
         self._signals: list[int] = []
@@ -214,6 +220,7 @@ class Supervisor:
             self._presence,
             Historian(self._crew),
             MemoryLimit(self._crew),
+            self._systemd,
         ]
 
     # Run
@@ -289,13 +296,18 @@ class Supervisor:
             (signal.SIGCONT, lambda: self._obey("resume")),
             (signal.SIGUSR1, lambda: self._obey("stacks")),
             (signal.SIGTTIN, lambda: self._obey("stacks")),
-            (signal.SIGHUP, lambda: self._keep(self._reloader.run_once(["on SIGHUP"]))),
+            (signal.SIGHUP, lambda: self._keep(self._reload())),
             (signal.SIGCHLD, self._roster.collect),
         ]
         for number, act in meanings:
             loop.add_signal_handler(number, act)
             self._handled.append(number)
         self._roster.collect()
+
+    async def _reload(self) -> None:
+        self._systemd.tell_reloading()
+        await self._reloader.run_once(["on SIGHUP"])
+        self._systemd.tell_reloaded()
 
     def _tell_stop(self, number: int) -> None:
         self._signals.append(number)
@@ -333,6 +345,7 @@ class Supervisor:
         """Drain: children finish what they run, leases beating; after the grace, or a second signal, at once."""
         crew, config = self._crew, self._config
         self._roster.is_stopping = True
+        self._systemd.tell_stopping()
         for child in crew.living():
             crew.ask_to_stop(child)
         if crew.living() and self._signals:
