@@ -27,10 +27,12 @@ FEATURES: dict[str, Make] = {
 }
 
 
-def cost(server: Server, make: Make, total: int, batch: int) -> float:
+def cost(server: Server, make: Make, total: int, batch: int, ageing_ms: int | None = None) -> float:
     """Server CPU a job, µs: enqueue, claim and settle (dropped) in batches."""
     client = SyncClient(ServerConfig(server.url), retry=False)
     server.reset()
+    if ageing_ms:
+        client.run(ops.bound_queue(QUEUE, {"ageing": ageing_ms}))
     news = [ops.NewJob(f"j{n:07}", RECORD, ties=make(n)) for n in range(total)]
     began = server.cpu_s()
     for first in range(0, total, batch):

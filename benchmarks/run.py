@@ -84,6 +84,10 @@ def flow_features(server: Server, scale: float) -> list[Figure]:
             name: min(features.cost(server, make, total, batch) for _ in range(REPEATS))
             for name, make in features.FEATURES.items()
         }
+        aged = (
+            features.cost(server, features.FEATURES["plain"], total, batch, ageing_ms=60_000) for _ in range(REPEATS)
+        )
+        best["ageing"] = min(aged)
         best["chains"] = min(features.chain_cost(server, total, batch) for _ in range(REPEATS))
         plain = best.pop("plain")
         for name, value in best.items():

@@ -106,14 +106,15 @@ class Limits:
         max_running: int | None = None,
         max_length: int | None = None,
         overflow: Literal["refuse", "drop_oldest"] = "refuse",
+        ageing: float | timedelta | None = None,
     ) -> None:
-        """How many jobs of a queue may run at once, and how many may be in it; None: any number.
+        """How many jobs of a queue may run at once, and how many may be in it; None: any number. What is not said is taken away.
 
-        A full queue refuses new jobs (QueueFull), or ends those that have waited longest as cancelled.
+        A full queue refuses new jobs (QueueFull), or ends those that have waited longest as cancelled. `ageing`: a job rises by one
+        priority for each so many seconds that it waits; None: however long it waits, one with a higher priority goes first.
         """
-        self._app.client.run(
-            bound(queue_keys(check_queue_name(queue), self._app.prefix), max_running, max_length, overflow)
-        )
+        keys = queue_keys(check_queue_name(queue), self._app.prefix)
+        self._app.client.run(bound(keys, max_running, max_length, overflow, ageing))
 
     async def abound_queue(
         self,
@@ -122,10 +123,11 @@ class Limits:
         max_running: int | None = None,
         max_length: int | None = None,
         overflow: Literal["refuse", "drop_oldest"] = "refuse",
+        ageing: float | timedelta | None = None,
     ) -> None:
         """As `bound_queue`."""
         keys = queue_keys(check_queue_name(queue), self._app.prefix)
-        await self._app.aclient.run(bound(keys, max_running, max_length, overflow))
+        await self._app.aclient.run(bound(keys, max_running, max_length, overflow, ageing))
 
     def _set(self, name: str, rate: str | None, concurrency: int | None, burst: int, queue: str | None) -> Call[None]:
         Limit(name, rate=rate, concurrency=concurrency, burst=burst)
@@ -143,16 +145,27 @@ class Limits:
         return queue_keys(found.pop() if found else self._app.default_queue, self._app.prefix)
 
 
-def bound(queue: QueueKeys, max_running: int | None, max_length: int | None, overflow: str) -> Call[None]:
+def bound(
+    queue: QueueKeys,
+    max_running: int | None,
+    max_length: int | None,
+    overflow: str,
+    ageing: float | timedelta | None = None,
+) -> Call[None]:
     """The call that bounds a queue.
 
     Raises:
-        UsageError: a bound below 1, or an `overflow` that is none.
+        UsageError: a bound below 1, an `overflow` that is none, an `ageing` below a millisecond, or one where the oldest are dropped.
     """
     for name, value in (("max_running", max_running), ("max_length", max_length)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UsageError(f"{name}: expected a whole number, 1 or more, or None, got {value!r:.40}")
     if overflow not in ("refuse", "drop_oldest"):
         raise UsageError(f"overflow: expected 'refuse' or 'drop_oldest', got {overflow!r:.40}")
+    step_ms = None if ageing is None else duration_ms("ageing", ageing)
+    if step_ms == 0:
+        raise UsageError(f"ageing: expected a millisecond or more, or None, got {ageing!r:.40}")
+    if step_ms and max_length and overflow == "drop_oldest":
+        raise UsageError("ageing: a queue that ages has no oldest job to drop; use overflow='refuse', or no ageing")
     bounds = {"max_running": max_running, "max_length": max_length, "overflow": overflow if max_length else None}
-    return ops.bound_queue(queue, bounds)
+    return ops.bound_queue(queue, {**bounds, "ageing": step_ms})

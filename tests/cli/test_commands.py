@@ -374,8 +374,12 @@ def test_a_queue_is_bounded(run, app):
     full = run("enqueue", "t", "2")
     assert full.exit_code == 1
     assert "raise its max_length" in full.stderr
-    assert run("queue", "bound", "default").exit_code == 0
+    assert run("queue", "bound", "default", "--ageing", "90").exit_code == 0
     assert run("enqueue", "t", "2").exit_code == 0
+    assert documents(run("queue", "show", "default", "--json"))[0]["ageing"] == 90
+    mixed = run("queue", "bound", "default", "--ageing", "90", "--max-length", "5", "--overflow", "drop_oldest")
+    assert mixed.exit_code == 2
+    assert "no oldest job to drop" in mixed.stderr
 
 
 def test_jobs_of_a_group_are_cancelled_together(run, app):

@@ -102,7 +102,7 @@ PLACE = [
     Mutant("include/place.lua", "if wait > 0 then return wait, 0 end", "", "a claim promotes, and tells a wrong next due time",
            operation("delayed_job_waits")),
     Mutant("include/place.lua", "for i = #ids, 1, -1 do", "for i = 1, #ids do", "what is given back is turned round"),
-    Mutant("include/place.lua", "redis.call('HINCRBY', q.meta, 'seq', 1)", "redis.call('HINCRBY', q.meta, 'seq', 0)",
+    Mutant("include/place.lua", "redis.call('HINCRBY', q.meta, 'seq', count)", "redis.call('HINCRBY', q.meta, 'seq', 0)",
            "jobs of one priority lose their order"),
 ]  # fmt: skip
 
@@ -169,7 +169,7 @@ ENQUEUE = [
     Mutant("enqueue.lua", "redis.call('SREM', q.lingering, id) == 1 then", "false then", "an old entry runs a new job"),
     Mutant("enqueue.lua", "if how.delay > 0 then due = now_ms + how.delay end", "if how.delay > 0 then due = how.delay end", "a delayed job is due at once"),
     Mutant("enqueue.lua", "if must_ring then", "if false then", "nobody is woken for a new job"),
-    Mutant("enqueue.lua", "is_front and 0 or last - #ranked + n", "is_front and last - #ranked + n or 0",
+    Mutant("enqueue.lua", "is_front and front or first + (n - 1) * gap", "is_front and first + (n - 1) * gap or front",
            "front and back of a priority are turned round"),
 ]  # fmt: skip
 
@@ -357,8 +357,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "(100 - priority_of(record)) * LEVEL + arrival)",
-        "arrival)",
+        "(100 - priority_of(record)) * LEVEL + arrivals(q, 1)",
+        "arrivals(q, 1)",
         "urgent jobs do not overtake",
         TIED,
     ),
@@ -379,7 +379,7 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end",
+        "if redis.call('EXISTS', q.ready, pop and q.priority or q.ready) > 0 then take_part(q, '') end",
         "",
         "jobs without a group starve",
         TIED,
@@ -540,4 +540,37 @@ KEPT = [
     Mutant("requeue.lua", "then add_token(q, id, 'k') end", "then end", "a job put back leaves its stream behind", KEPT_TESTS),
 ]  # fmt: skip
 
-MUTANTS = [*KEPT, *SETTLE, *CLAIM, *PLACE, *SESSIONS, *TEND, *ENQUEUE, *TIES, *EDGES, *SCHEDULES, *ONE_JOB, *PYTHON]
+AGED = ("tests/engine/test_ageing.py", "-k", "not redis7 and not cluster")
+AGEING = [
+    Mutant("include/place.lua", "math.max(now() - aged.since, 0) / aged.step * LEVEL", "0", "no job ages", AGED),
+    Mutant("include/place.lua", "math.max(math.ceil(risen / gap), math.floor(last / gap) + 1) * gap", "risen",
+           "jobs of one instant lose their order", AGED),
+    Mutant("include/place.lua", "math.ldexp(1, exponent - 52)", "1", "jobs of one call share a score after years", AGED),
+    Mutant("include/place.lua", "(aged and aged.base or 0)", "0", "what is put to the front stands behind what has aged", AGED),
+    Mutant("include/place.lua", "priority == 0 and not is_ageing(q)", "priority == 0", "a retried job overtakes those that wait", AGED),
+    Mutant("enqueue.lua", "or found[5] and not how.is_front then", "then", "a job with ties does not age", AGED),
+    Mutant("enqueue.lua", "if plain > 0 and found[5] then", "if false then", "a plain job does not age", AGED),
+    Mutant("include/claim.lua", "if has_groups and rare().ageing_of(q) then return rare().take_turns(q, want, pop) end", "",
+           "jobs without a group starve the groups", AGED),
+    Mutant("include/limits.lua", "LEVEL + arrivals(q, 1)", "LEVEL + redis.call('HINCRBY', q.meta, 'seq', 1)",
+           "parked jobs do not age", AGED),
+    Mutant("admin_queue_set.lua", "elseif tonumber(step) ~= (aged and aged.step or nil) then", "else",
+           "saying the same ageing again takes the age of what waits", AGED),
+    Mutant("admin_queue_set.lua", "redis.call('HDEL', q.meta, 'ageing', 'aged', 'arrival')", "", "a queue that aged once never forgets it", AGED),
+]  # fmt: skip
+
+MUTANTS = [
+    *AGEING,
+    *KEPT,
+    *SETTLE,
+    *CLAIM,
+    *PLACE,
+    *SESSIONS,
+    *TEND,
+    *ENQUEUE,
+    *TIES,
+    *EDGES,
+    *SCHEDULES,
+    *ONE_JOB,
+    *PYTHON,
+]

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from headrace import limits
 from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.settings import OK, confirm, not_found, settings, subcommand, talk
 from headrace.core.record import State
-from headrace.engine import admin, ops
+from headrace.engine import admin
 from headrace.engine.admin import QueueCounts
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys, queue_keys
@@ -44,6 +45,7 @@ def summary(counts: QueueCounts) -> dict[str, Any]:
         "max_running": counts.max_running,
         "max_length": counts.max_length,
         "overflow": counts.overflow,
+        "ageing": None if counts.ageing_ms is None else counts.ageing_ms / 1000,
         "sessions": counts.sessions,
         "overdue_sessions": counts.overdue_sessions,
         "totals": counts.totals,
@@ -131,13 +133,20 @@ def resume(name: str) -> int:
     show_default=True,
     help="What a full queue does: refuse new jobs, or end those that have waited longest as cancelled.",
 )
-def bound(name: str, max_running: int | None, max_length: int | None, overflow: str) -> int:
-    """Bound a queue. What is left out is unbounded from now on."""
+@click.option(
+    "--ageing",
+    type=float,
+    metavar="SECONDS",
+    help="A job rises by one priority for each so long that it waits; left out: never.",
+)
+def bound(name: str, max_running: int | None, max_length: int | None, overflow: str, ageing: float | None) -> int:
+    """Bound a queue, or let its jobs age. What is left out is unbounded from now on."""
     client = settings().client()
-    bounds = {"max_running": max_running, "max_length": max_length, "overflow": overflow if max_length else None}
-    client.run(ops.bound_queue(known_queue(client, name), bounds))
+    call = limits.bound(known_queue(client, name), max_running, max_length, overflow, ageing)
+    client.run(call)
     told = [f"at most {max_running} running"] if max_running else []
     told += [f"at most {max_length} jobs, then {overflow}"] if max_length else []
+    told += [f"one priority more each {ageing:g} s"] if ageing else []
     talk(f"queue {name}: {', '.join(told) or 'no bounds'}")
     return OK
 

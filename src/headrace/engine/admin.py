@@ -59,6 +59,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     max_running: int | None = None
     max_length: int | None = None
     overflow: str | None = None
+    ageing_ms: int | None = None
     totals: dict[str, int]
     server_ms: int
 
@@ -200,6 +201,7 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         max_length=_optional_ms(reply[14]),
         overflow=None if reply[15] is None else reply[15].decode(),
         waiting=reply[16],
+        ageing_ms=_optional_ms(reply[17]),
     )
 
 

@@ -57,7 +57,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     """Where one job stands: how often in each list, whether in each set, and what is kept beside it.
 
     `state`: its record's state byte, MISSING or UNREADABLE. `rank`: its score in `priority`. `holders`: the sessions
-    that hold it, the one with the longest lease last. `tokens`: its entry in `watched`.
+    that hold it, the one with the longest lease last. `tokens`: its entry in `watched`. `ages`: the queue's scores grow
+    with age, so that they do not tell the priority.
     """
 
     state: int = MISSING
@@ -80,6 +81,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     parked: bool = False
     waiting: bool = False
     kept: bool = False
+    ages: bool = False
 
     def places(self) -> dict[str, int]:
         """How often it stands in each place, where it does."""
@@ -136,7 +138,9 @@ def _faults_of_live(seat: Seat, places: dict[str, int], where: str) -> Iterator[
         yield "beside", "is among the suspects, but not in 'crashes'"
     elif seat.has_group and (seat.ready or seat.rank is not None):
         yield "order", "has a group, but does not stand in it"
-    elif (seat.ready and seat.priority) or (seat.rank is not None and seat.rank // LEVEL != 100 - seat.priority):
+    elif (seat.ready and seat.priority) or (
+        seat.rank is not None and not seat.ages and seat.rank // LEVEL != 100 - seat.priority
+    ):
         yield "order", f"has priority {seat.priority}, but does not stand where that belongs"
     words = seat.tokens.split()
     for name, token in (("cancels", b"c"), ("progress", b"p"), ("kept", b"k")):
@@ -169,7 +173,7 @@ def home_of(seat: Seat) -> tuple[str, Arg] | None:
         return "waiting", ""
     if seat.has_group:
         return "group", ""
-    return "priority" if seat.priority else "ready", ""
+    return "priority" if seat.priority or (seat.ages and seat.rank is not None) else "ready", ""
 
 
 # -- a queue, whole
@@ -198,6 +202,7 @@ class Places(msgspec.Struct):
     groups: Counter[str]
     waiting: set[str]
     kept: set[str]
+    ages: bool
 
     def ids(self) -> set[str]:
         return set().union(
@@ -229,6 +234,7 @@ class Places(msgspec.Struct):
             parked=job_id in self.parked,
             waiting=job_id in self.waiting,
             kept=job_id in self.kept,
+            ages=self.ages,
         )
 
 
@@ -310,7 +316,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         return None
     (
         ids, marks, ready, suspects, priority, delayed, done, dead, held, crashes, cancels, watched, progress, lingering,
-        unique, ties, grouped, parked, lanes, waiting, kept,
+        unique, ties, grouped, parked, lanes, waiting, kept, ages,
     ) = reply  # fmt: skip
     return Places(
         marks=dict(zip(_texts(ids), marks, strict=True)),
@@ -333,6 +339,7 @@ def _snapshot(queue: QueueKeys) -> Steps[Places | None]:
         groups=Counter(job_id for _, jobs in text_pairs(lanes) for job_id in _texts(jobs)),
         waiting=set(_texts(waiting)),
         kept=set(_texts(kept)),
+        ages=bool(ages),
     )
 
 
@@ -381,6 +388,7 @@ def _scan(queue: QueueKeys) -> Steps[Places]:
         groups=groups,
         waiting=set(waiting),
         kept=set(kept),
+        ages=(yield command("HEXISTS", queue.meta, "aged", key=queue.meta, decode=bool)),
     )
 
 
@@ -451,7 +459,7 @@ def _look(queue: QueueKeys, ids: list[str]) -> Steps[dict[str, tuple[Seat, bytes
 def _read_seat(row: list[Any]) -> Seat:
     (
         mark, ready, rank, delayed, suspects, done, dead, holders, crashes, cancels, tokens, progress, lingering, ties,
-        group, parked, waiting, kept,
+        group, parked, waiting, kept, ages,
     ) = row  # fmt: skip
     state, priority = _read_mark(mark)
     return Seat(
@@ -475,6 +483,7 @@ def _read_seat(row: list[Any]) -> Seat:
         parked=bool(parked),
         waiting=bool(waiting),
         kept=bool(kept),
+        ages=bool(ages),
     )
 
 

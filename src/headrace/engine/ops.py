@@ -540,7 +540,7 @@ def refund_limit(queue: QueueKeys, name: str, refund_ms: float) -> Call[None]:
 
 
 def bound_queue(queue: QueueKeys, bounds: Mapping[str, int | str | None]) -> Call[None]:
-    """Set `max_running`, `max_length`, `overflow` ("refuse" or "drop_oldest") of a queue; None takes one away."""
+    """Set `max_running`, `max_length`, `overflow` ("refuse" or "drop_oldest"), `ageing` (ms) of a queue; None takes one away."""
     found = script("admin_queue_set")
     words: list[Arg] = []
     for field, value in bounds.items():

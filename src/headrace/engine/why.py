@@ -85,12 +85,16 @@ def _in_line(queue: QueueKeys, job_id: str, record: Record, look: ops.Look) -> S
         place: int | None = yield command("LPOS", key, job_id, "MAXLEN", MOST_LOOKED_THROUGH, key=key, decode=_place)
         where = f"behind {_jobs(place)} of" if place else "first of" if place == 0 else "far behind in"
         return [f"it stands {where} its group {group}, which takes turns with the others"]
-    if record.priority:
-        key = queue.priority.decode()
-        rank: int | None = yield command("ZRANK", key, job_id, key=key, decode=_place)
-        ready = 0 if record.priority > 0 else (yield command("LLEN", queue.ready, key=queue.ready, decode=int))
-        return [f"{_place_in_line((rank or 0) + ready)}: its priority is {record.priority}"]
-    ahead: int = yield command("ZCOUNT", queue.priority, "-inf", f"({100 << 44}", key=queue.priority, decode=int)
+    aged: bytes | None = yield command("HGET", queue.meta, "aged", key=queue.meta, decode=lambda reply: reply)
+    level = (100 << 44) + (float(aged.split()[0]) if aged else 0)  # where `ready` counts: lua/include/place.lua
+    key = queue.priority.decode()
+    score: float | None = yield command("ZSCORE", key, job_id, key=key, decode=_score)
+    if score is not None:
+        rank: int = yield command("ZCOUNT", key, "-inf", f"({score!r}", key=key, decode=int)
+        ready = 0 if score < level else (yield command("LLEN", queue.ready, key=queue.ready, decode=int))
+        ages = ", and the queue ages" if aged else ""
+        return [f"{_place_in_line(rank + ready)}: its priority is {record.priority}{ages}"]
+    ahead: int = yield command("ZCOUNT", key, "-inf", f"({level!r}", key=key, decode=int)
     place = yield command("LPOS", queue.ready, job_id, "MAXLEN", MOST_LOOKED_THROUGH, key=queue.ready, decode=_place)
     where = (
         _place_in_line(place + ahead)
@@ -118,6 +122,10 @@ def _nobody(queue: QueueKeys) -> Steps[list[str]]:
     elif counts.overdue_sessions == counts.sessions:
         found.append("the workers of the queue have not been heard of since their leases ended")
     return found
+
+
+def _score(reply: bytes | float | None) -> float | None:
+    return None if reply is None else float(reply)
 
 
 def _place(reply: int | None) -> int | None:

@@ -2,10 +2,10 @@
 -- admin_counts: how many jobs stand where in a queue, and its totals, at one instant. Changes nothing.
 -- keys: jobs ready priority delayed sessions suspects done dead meta stats
 -- ARGV[1] layout
--- returns {server ms, records, ready, priority, delayed, suspects, done, dead, paused, paused_at, sessions and lease ends, stats, parked, max running, max length, overflow, waiting}
+-- returns {server ms, records, ready, priority, delayed, suspects, done, dead, paused, paused_at, sessions and lease ends, stats, parked, max running, max length, overflow, waiting, ageing}
 -- include: record
 local q = queue_at(1)
-local pause = redis.call('HMGET', q.meta, 'layout', 'paused', 'paused_at', 'max_running', 'max_length', 'overflow')
+local pause = redis.call('HMGET', q.meta, 'layout', 'paused', 'paused_at', 'max_running', 'max_length', 'overflow', 'ageing')
 local wrong = layout_error(pause[1])
 if wrong then return wrong end
 return {
@@ -13,5 +13,5 @@ return {
   redis.call('ZCARD', q.delayed), redis.call('LLEN', q.suspects), redis.call('ZCARD', q.done), redis.call('ZCARD', q.dead),
   pause[2], pause[3], redis.call('ZRANGE', q.sessions, 0, -1, 'WITHSCORES'), redis.call('HGETALL', q.stats),
   redis.call('ZCARD', string.sub(q.jobs, 1, -5) .. 'parked'), pause[4], pause[5], pause[6],
-  redis.call('HLEN', string.sub(q.jobs, 1, -5) .. 'waiting'),
+  redis.call('HLEN', string.sub(q.jobs, 1, -5) .. 'waiting'), pause[7],
 }

@@ -31,7 +31,8 @@ local function put(id, seat, home, need)
   end
   if home == 'priority' then
     local level = math.floor((tonumber(seat[3]) or 0) / LEVEL)
-    if level ~= 100 - priority_of(record) then put_back(q, {id}, {record}) end
+    local stands = ageing_of(q) and seat[3] ~= '' or level == 100 - priority_of(record)
+    if not stands then put_back(q, {id}, {record}) end
   elseif home == 'done' or home == 'dead' then
     redis.call('ZADD', q[home], 'NX', now_ms + need, id)
   end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- admin_seats: where each of these jobs stands, at one instant. Reads whole lists: for `check` only. Changes nothing.
--- keys: jobs ready priority delayed sessions suspects crashes done dead stats watched cancels progress lingering ties
+-- keys: jobs ready priority delayed sessions suspects crashes done dead stats watched cancels progress lingering ties meta
 -- ARGV[1] layout  [2..] ids
 -- returns for each id what include/seat.lua tells
 -- include: record

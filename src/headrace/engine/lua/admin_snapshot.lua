@@ -3,7 +3,8 @@
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta unique stats watched cancels progress lingering ties
 -- ARGV[1] layout  [2] most entries of each key  [3] most bytes of records
 -- returns false when it is larger, else {ids, marks, ready, suspects, priority with scores, delayed, done, dead,
---   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}, those that wait for others, those that left something to read}
+--   ids held by each session, crashes, cancels, watched, progress, lingering, unique, ids with ties, those of them with a group, those parked, {group, ids, …}, those that wait for others, those that left something to read,
+--   scores grow with age (0/1)}
 -- include: record
 -- include: ties
 -- include: ending
@@ -43,5 +44,5 @@ return {
   redis.call('HKEYS', q.crashes), redis.call('SMEMBERS', q.cancels), redis.call('HGETALL', q.watched),
   redis.call('HKEYS', q.progress), redis.call('SMEMBERS', q.lingering), redis.call('HGETALL', q.unique),
   tied, grouped, all(key_of(q, 'parked')), lanes, redis.call('HKEYS', key_of(q, 'waiting')),
-  redis.call('HKEYS', key_of(q, 'kept')),
+  redis.call('HKEYS', key_of(q, 'kept')), redis.call('HEXISTS', q.meta, 'aged'),
 }

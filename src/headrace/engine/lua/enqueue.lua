@@ -6,7 +6,7 @@
 --   check id (0/1; 2: passed over if it is there), expires in ms (0: as the record says), what to do when its unique key is taken: existing | raise | replace | debounce
 -- returns {} or {'same', id, id of the job that is there, …}; or, and then nothing is written, {'taken', ids…} | {'held', id of the holder, …}
 local q = queue_at(1)
-local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow')
+local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow', 'aged', 'ageing')
 if found[1] and tonumber(found[1]) > tonumber(ARGV[1]) then return redis.error_reply('LAYOUT ' .. found[1]) end
 local last = redis.call('HGET', q.producers, ARGV[2])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then
@@ -32,9 +32,17 @@ local function rare()
   -- include: ending
   -- include: edges
   -- include: unique
-  local it = {bind = bind, key_of = key_of, read_ties = read_ties, turn_of = turn_of, follow = follow}
+  local it = {bind = bind, key_of = key_of, read_ties = read_ties, turn_of = turn_of, follow = follow, arrivals = arrivals, front_of = front_of}
   rare_ones = it
   for _, name in ipairs({'ties', 'watched', 'progress', 'cancels', 'done', 'dead', 'suspects', 'crashes'}) do q[name] = key_of(q, name) end
+
+  -- Put the plain jobs in their order: the queue ages.
+  function it.put_aged()
+    local first, gap = arrivals(q, plain)
+    local values = {}
+    for i = 1, plain do values[2 * i - 1], values[2 * i] = 100 * LEVEL + first + (i - 1) * gap, ARGV[3 + 2 * i] end
+    redis.call('ZADD', q.priority, unpack(values))
+  end
 
   -- By number, the jobs that have the keys which these want; and {'held', …} of those that must be told.
   function it.owners(ids, hows, ties, passed)
@@ -138,7 +146,10 @@ end
 
 if not found[1] then redis.call('HSET', q.meta, 'layout', ARGV[1]) end
 local must_ring = plain > 0
-if plain == 1 then
+if plain > 0 and found[5] then
+  redis.call('HSET', q.jobs, unpack(ARGV, 5, others - 1))
+  rare().put_aged()
+elseif plain == 1 then
   redis.call('HSET', q.jobs, ARGV[5], ARGV[6])
   redis.call('RPUSH', q.ready, ARGV[5])
 elseif plain > 0 then
@@ -159,11 +170,16 @@ local function write(command, key, first, second, option)
   values[#values + 1], values[#values + 2] = first, second
 end
 
--- By priority, then in the order they came; arrival 0 puts one first in its level.
+-- By priority, then in the order they came: see include/place.lua.
 local function rank()
-  local last = redis.call('HINCRBY', q.meta, 'seq', #ranked)
+  local front, first, gap = 0, 1, 1
+  if found[4] then
+    front, first, gap = rare().front_of(q, 100), rare().arrivals(q, #ranked)
+  else
+    first = redis.call('HINCRBY', q.meta, 'seq', #ranked) - #ranked + 1
+  end
   for n, i in ipairs(ranked) do
-    local arrival = hows[i].is_front and 0 or last - #ranked + n
+    local arrival = hows[i].is_front and front or first + (n - 1) * gap
     write('ZADD', q.priority, (100 - hows[i].priority) * 17592186044416 + arrival, ids[i])
   end
   ranked = {}
@@ -209,7 +225,7 @@ local function store(i)
     if not by_key[lane] then write('ZADD', rare().key_of(q, 'groups'), rare().turn_of(q), tie.g, 'NX') end
     if tie.w then write('HSET', rare().key_of(q, 'weights'), tie.g, tie.w) end
     if how.is_front then redis.call('LPUSH', lane, id) else write('RPUSH', lane, id) end
-  elseif how.priority ~= 0 then
+  elseif how.priority ~= 0 or found[5] and not how.is_front then
     ranked[#ranked + 1] = i
   elseif how.is_front then
     redis.call('LPUSH', q.ready, id)

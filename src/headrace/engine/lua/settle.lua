@@ -28,7 +28,7 @@ local function rare()
   -- include: ties
   -- include: place
   -- include: ending
-  local it = {LEVEL = LEVEL, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
+  local it = {front_of = front_of, ageing_of = ageing_of, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.

@@ -3,7 +3,8 @@ local ROUNDS, ROUNDS_OF_TIED = 4, 64 -- how often one claim looks past what may 
 
 local function pop(q, want, has_priority, has_groups)
   if not has_priority and not has_groups then return redis.call('LPOP', q.ready, want) or {} end
-  local level = string.format('(%.0f', 100 * rare().LEVEL)
+  if has_groups and rare().ageing_of(q) then return rare().take_turns(q, want, pop) end
+  local level = string.format('(%.17g', rare().front_of(q, 0))
   local ids = redis.call('ZRANGEBYSCORE', q.priority, '-inf', level, 'LIMIT', 0, want)
   if #ids > 0 then redis.call('ZREM', q.priority, unpack(ids)) end
   local missing = want - #ids

@@ -21,7 +21,7 @@ local function let_start(q, id, record, ties)
   if ties.x then redis.call('ZREM', key_of(q, 'timeouts'), id) end
   if ties.d then
     redis.call('ZADD', key_of(q, 'delayed'), now() + ties.d, id)
-  elseif ties.g or priority_of(record) ~= 0 then
+  elseif ties.g or priority_of(record) ~= 0 or is_ageing(q) then
     put_back(q, {id}, {record})
   else
     redis.call('RPUSH', q.ready, id)

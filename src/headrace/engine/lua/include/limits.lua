@@ -43,7 +43,7 @@ end
 
 -- `score`: where it stood before another limit, so that it does not wait a second time.
 local function park(q, id, record, name, opens, score)
-  score = score or (100 - priority_of(record)) * LEVEL + redis.call('HINCRBY', q.meta, 'seq', 1)
+  score = score or (100 - priority_of(record)) * LEVEL + arrivals(q, 1)
   park_at(q, name, id, score)
   if opens and opens >= 0 then redis.call('ZADD', key_of(q, 'gates'), 'NX', opens, name) end
 end
@@ -145,7 +145,7 @@ end
 -- The head of a limit's queue, for a job that kept a slot.
 local function first_of_all(q, id, ties, record)
   for _, limit in ipairs(ties.l) do
-    if keeps_slot(q, id, limit) then return (100 - priority_of(record)) * LEVEL end
+    if keeps_slot(q, id, limit) then return front_of(q, priority_of(record)) end
   end
 end
 
@@ -180,9 +180,10 @@ end
 -- One job of each group in turn; a group of weight 3 has three turns for one. Ungrouped jobs are a group of their own, ''.
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996) with the weight that a group's last job named. The turns are planned here, over
 -- the groups that stand first, so that each list is asked and taken from once.
-local function take_turns(q, want)
+-- `pop`: where jobs without a group age, and stand in an order of their own, these are taken so.
+local function take_turns(q, want, pop)
   local groups = key_of(q, 'groups')
-  if redis.call('EXISTS', q.ready) == 1 then take_part(q, '') end
+  if redis.call('EXISTS', q.ready, pop and q.priority or q.ready) > 0 then take_part(q, '') end
   local first = redis.call('ZRANGE', groups, 0, want - 1, 'WITHSCORES')
   if #first == 0 then return {} end
   local names, line = {}, {}
@@ -196,7 +197,7 @@ local function take_turns(q, want)
   while taken < want and line[head] do
     local group = line[head]
     if not group.left then
-      group.left = redis.call('LLEN', group.lane)
+      group.left = redis.call('LLEN', group.lane) + (pop and group.name == '' and redis.call('ZCARD', q.priority) or 0)
       asked[#asked + 1] = group
     end
     head = head + 1
@@ -212,7 +213,8 @@ local function take_turns(q, want)
   end
   local ids, later, empty = {}, {}, {}
   for _, group in ipairs(asked) do
-    local some = #group.turns > 0 and redis.call('LPOP', group.lane, #group.turns)
+    local count = #group.turns
+    local some = count > 0 and (pop and group.name == '' and pop(q, count, true) or redis.call('LPOP', group.lane, count))
     for i, turn in ipairs(group.turns) do ids[turn] = some[i] end
     if group.left > 0 then
       later[#later + 1], later[#later + 2] = string.format('%.17g', group.at), group.name

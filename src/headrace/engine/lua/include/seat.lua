@@ -28,5 +28,6 @@ local function seat_of(q, id)
     redis.call('HEXISTS', q.progress, id), redis.call('SISMEMBER', q.lingering, id),
     ties and (ties.g and 'g' or 't') or '', in_group(q, id, ties), in_set(key_of(q, 'parked'), id),
     redis.call('HEXISTS', key_of(q, 'waiting'), id), redis.call('HEXISTS', key_of(q, 'kept'), id),
+    redis.call('HEXISTS', q.meta, 'aged'),
   }
 end
