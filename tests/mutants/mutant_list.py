@@ -265,8 +265,8 @@ TIES = [
     ),
     Mutant(
         "include/ties.lua",
-        "    if limit.c or not is_calm(q) then redis.call('SREM'",
-        "    if false then redis.call('SREM'",
+        "(limit.c or not is_calm(q)) then redis.call('SREM'",
+        "false then redis.call('SREM'",
         "slots are never freed",
         TIED,
     ),
