@@ -234,6 +234,11 @@ class Job(Generic[R_co]):
         return datetime.fromtimestamp(self._record.created_at_ms / 1000, UTC)
 
     @property
+    def started_at(self) -> datetime | None:
+        """When its last run began that has ended."""
+        return _optional_instant(self._record.started_at_ms)
+
+    @property
     def ended_at(self) -> datetime | None:
         return _optional_instant(self._record.ended_at_ms)
 

@@ -68,5 +68,33 @@ def tell_failure(job: Job, connection: object, kind: type, value: object, trace:
     note(1000 + job.args[0])
 
 
+def until_stopped(number: int) -> None:
+    """Runs until somebody stops it."""
+    note(number)
+    while True:
+        select.select([], [], [], 0.05)
+
+
 def tell_stopped(job: Job, connection: object) -> None:
-    note(2000)
+    assert connection is job.connection
+    note(2000 + job.args[0])
+
+
+def too_slow(job: Job, connection: object, result: object) -> None:
+    select.select([], [], [], 30)
+
+
+def fail_once(number: int) -> int:
+    """Fails in its first run."""
+    with open(os.environ["LEDGER"]) as ledger:
+        is_first = f"{number}\n" not in ledger.readlines()
+    note(number)
+    return 1 // (0 if is_first else 1)
+
+
+class MyJob(Job):
+    """A job with a name of its own."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.origin}: {self.func_name}"

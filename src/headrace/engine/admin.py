@@ -346,6 +346,16 @@ def read_records(queue: QueueKeys, ids: Sequence[str]) -> Call[list[bytes | None
     return command("HMGET", queue.jobs, *ids, key=queue.jobs, decode=_as_stored)
 
 
+def dependents(queue: QueueKeys, job_id: str) -> Call[list[tuple[str, str]]]:
+    """(queue, id) of each job that waits for this one. Of a step of a flow that is many jobs, the prefix of their ids."""
+
+    def decode_ties(reply: bytes | None) -> list[tuple[str, str]]:
+        edges = msgspec.msgpack.decode(reply).get("e", []) if reply else []
+        return [(edge["q"] or queue.name, edge["c"]) for edge in edges]
+
+    return command("HGET", queue.ties, job_id, key=queue.ties, decode=decode_ties)
+
+
 def find_jobs(queue: QueueKeys, state: State, matches: Callable[[Row], bool] | None = None) -> Steps[list[str]]:
     """The ids of all jobs in a state that match."""
     ids: list[str] = []

@@ -91,6 +91,12 @@ def app_of(connection: Any) -> Headrace:
         return app
 
 
+def forget_app(connection: Any) -> None:
+    """The next `app_of` this client is a new one, which knows nothing of what was there before."""
+    with _lock:
+        _apps.pop(connection, None)
+
+
 def url_of(connection: Any) -> str:
     """The URL a redis-py client was made with, which headrace's own connections use.
 

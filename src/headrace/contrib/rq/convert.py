@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from headrace.app import Headrace
-from headrace.contrib.rq.job import Retry
+from headrace.contrib.rq.defaults import CALLBACK_TIMEOUT
+from headrace.contrib.rq.job import Job
 from headrace.contrib.rq.queue import Queue
-from headrace.contrib.rq.runner import TASK
 from headrace.contrib.rq.serializers import PickleSerializer, Serializer, pack, seal
 from headrace.contrib.rq.stored import Place, StoredJob, Unreadable, error_of, function_name
+from headrace.contrib.rq.terms import TASK
 from headrace.core.outcome import ERROR_BYTES_MAX, cut, cut_middle
 from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine.keys import check_job_id
@@ -64,10 +65,12 @@ def convert(moving: Moving, app: Headrace, connection: Any, serializer: Serializ
         raise Refused(str(job))
     try:
         check_job_id(job.id)
-        options = Queue(moving.to, connection, serializer=serializer).options_of(job.timeout, _options(job))
-        target = app.queue(moving.to).options(job_id=job.id, **options)
+        queue = Queue(moving.to, connection, serializer=serializer)
+        draft = _draft(queue, job)
+        target = app.queue(moving.to).options(**queue.options_of(draft), job_id=job.id)
         name = function_name(serializer, job.data)
-        call = target.call(TASK, _call(job, serializer), name, seal(job.meta) if job.meta else b"")
+        meta = seal(job.meta) if job.meta else b""
+        call = target.call(TASK, _call(job, serializer), name, meta, draft.terms().packed())
     except (UsageError, Unreadable, NotImplementedError, ValueError, TypeError) as error:
         raise Refused(str(error)) from error
     is_front = (
@@ -101,31 +104,32 @@ def _keep_until_ms(score: float) -> int:
     return int(min(score * 1000, _FOREVER_MS)) if score > 0 else _FOREVER_MS
 
 
-def _options(job: StoredJob) -> dict[str, Any]:
-    """RQ's options of it, as the layer takes them; what has no effect is left out."""
+def _draft(queue: Queue, job: StoredJob) -> Job:
+    """It as a job that is not stored yet, but for its call."""
+    if job.group_id:
+        raise Refused("it is one of a group's jobs, which are not moved")
     # What others wait for is kept, whatever its result_ttl, until they are tied to it.
     result_ttl = job.result_ttl
     if job.has_children and 0 <= (result_ttl or 0) < PARENT_TTL_S:
         result_ttl = PARENT_TTL_S
-    given: dict[str, Any] = {
-        "result_ttl": result_ttl,
-        "description": job.description,
-        "retry": Retry(len(job.delays), job.delays) if job.delays else None,
-        "repeat": job.repeats,
-        "webhooks": job.webhooks,
-        "rate_limit": job.rate_limit,
-        "group_id": job.group_id,
-        "on_stopped": job.callbacks.get("on_stopped"),
-    }
-    return {word: value for word, value in given.items() if value or value == 0}
+    draft = queue.create_job("moved", timeout=job.timeout, result_ttl=result_ttl, description=job.description)
+    if job.delays:
+        draft.retries_left, draft.retry_intervals = len(job.delays), job.delays
+    if job.repeats:
+        draft.repeats_left, draft.repeat_intervals = job.repeats, job.repeat_intervals
+    if job.rate_limit:
+        draft.rate_limit_key, draft.rate_limit_concurrency = job.rate_limit
+    draft._dependency_ids = list(job.parents)
+    return draft
 
 
 def _call(job: StoredJob, serializer: Serializer) -> bytes:
-    """The stored call with the callbacks behind it, as the layer's worker reads it."""
-    callbacks = {word: path for word, (path, _) in job.callbacks.items() if word != "on_stopped"}
+    """The stored call with the callbacks and webhooks behind it, as the layer's worker reads it."""
+    callbacks = {word: [path, seconds or CALLBACK_TIMEOUT] for word, (path, seconds) in job.callbacks.items()}
+    hooks = {**callbacks, **({"webhooks": job.webhooks} if job.webhooks else {})}
     if serializer is PickleSerializer:
-        return pack(serializer, _Longer(job.data, callbacks))
-    return pack(serializer, (*serializer.loads(job.data), callbacks))
+        return pack(serializer, _Longer(job.data, hooks))
+    return pack(serializer, (*serializer.loads(job.data), hooks))
 
 
 class _Longer:

@@ -1,49 +1,119 @@
-"""`rq.queue`: enqueueing as RQ does it; each call becomes an ordinary headrace job of the layer's one task."""
+"""`rq.queue`: enqueueing as RQ does it; each call becomes an ordinary headrace job of the layer's one task.
+
+(Larger than a class should be: these are the names that RQ's users know.)
+"""
 
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from headrace.contrib.rq.connections import app_of, resolve_connection
+from headrace.contrib.rq.callbacks import Callback
+from headrace.contrib.rq.connections import app_of, forget_app, resolve_connection
+from headrace.contrib.rq.defaults import DEFAULT_RESULT_TTL, RQ_KEY_PREFIX
 from headrace.contrib.rq.exceptions import (
     DuplicateJobError,
     InvalidJobDependency,
+    InvalidJobOperation,
     NoSuchJobError,
-    TimeoutFormatError,
+    missing,
     not_offered,
 )
-from headrace.contrib.rq.job import Callback, Job, Retry
-from headrace.contrib.rq.runner import TASK
+from headrace.contrib.rq.job import Job, JobStatus, Retry
+from headrace.contrib.rq.rate_limit import RateLimit, limit_of
+from headrace.contrib.rq.repeat import Repeat
 from headrace.contrib.rq.serializers import Serializer, pack, resolve_serializer
+from headrace.contrib.rq.terms import TASK
+from headrace.contrib.rq.timeouts import BaseDeathPenalty, UnixSignalDeathPenalty
+from headrace.contrib.rq.utils import backend_class, compact, get_version, parse_timeout
+from headrace.contrib.rq.webhook import Webhook
 from headrace.core.record import State
 from headrace.core.retry import Retry as Policy
 from headrace.engine import admin
 from headrace.engine.keys import QueueKeys, check_queue_name, queue_keys
 from headrace.errors import DependencyError, JobExists, JobNotFound
+from headrace.job import JobCall
 
-RESULT_TTL_S = 500
+if TYPE_CHECKING:
+    from headrace.contrib.rq.registry import (
+        BaseRegistry,
+        CanceledJobRegistry,
+        DeferredJobRegistry,
+        FailedJobRegistry,
+        FinishedJobRegistry,
+        ReadyJobRegistry,
+        ScheduledJobRegistry,
+        StartedJobRegistry,
+    )
+
 FOREVER_S = 10 * 365 * 86_400
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]+")
-_DURATION = re.compile(r"(\d+)([hms d]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_RESERVED = (
-    "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front", "meta", "retry", "repeat",
-    "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks", "pipeline", "unique",
-)  # fmt: skip
-_NOT_OFFERED = ("repeat", "on_stopped", "rate_limit", "webhooks", "pipeline", "group_id")
+DESCRIPTION_CHARS_MAX = 1000
+
+Func = Callable[..., Any] | str
+AnyCallback = Callback | Callable[..., Any] | str
+
+
+class EnqueueData(NamedTuple):
+    """One call for `enqueue_many`: what `Queue.prepare_data` gives."""
+
+    func: Func
+    args: tuple[Any, ...] | list[Any] | None
+    kwargs: dict[str, Any] | None
+    timeout: int | str | None
+    result_ttl: int | str | None
+    ttl: int | str | None
+    failure_ttl: int | str | None
+    description: str | None
+    depends_on: Any
+    job_id: str | None
+    at_front: bool
+    meta: dict[str, Any] | None
+    retry: Retry | None
+    on_success: AnyCallback | None
+    on_failure: AnyCallback | None
+    on_stopped: AnyCallback | None
+    repeat: Repeat | None
+    webhooks: Sequence[Webhook] | None
+
+
+class EnqueueArgs(NamedTuple):
+    """What `Queue.parse_args` reads out of a call of `enqueue`."""
+
+    func: Func
+    timeout: int | str | None
+    description: str | None
+    result_ttl: int | str | None
+    ttl: int | str | None
+    failure_ttl: int | str | None
+    depends_on: Any
+    job_id: str | None
+    at_front: bool
+    meta: dict[str, Any] | None
+    retry: Retry | None
+    repeat: Repeat | None
+    on_success: AnyCallback | None
+    on_failure: AnyCallback | None
+    on_stopped: AnyCallback | None
+    rate_limit: RateLimit | None
+    pipeline: Any
+    unique: bool
+    args: tuple[Any, ...] | list[Any] | None
+    kwargs: dict[str, Any] | None
+    webhooks: Sequence[Webhook] | None
 
 
 @functools.total_ordering
 class Queue:
     """A queue by its name. Equal, ordered and hashed by that; its length is the number of jobs that wait to run."""
 
+    job_class: type[Job] = Job
+    death_penalty_class: type[BaseDeathPenalty] = UnixSignalDeathPenalty
     DEFAULT_TIMEOUT: ClassVar[int] = 180
+    redis_queue_namespace_prefix: str = f"{RQ_KEY_PREFIX}:queue:"
+    redis_queues_keys: str = f"{RQ_KEY_PREFIX}:queues"
 
     def __init__(
         self,
@@ -51,23 +121,29 @@ class Queue:
         connection: Any = None,
         default_timeout: int | str | None = None,
         is_async: bool = True,
-        job_class: Any = None,
+        job_class: str | type[Job] | None = None,
         serializer: Any = None,
-        death_penalty_class: Any = None,
+        death_penalty_class: type[BaseDeathPenalty] | None = UnixSignalDeathPenalty,
         **kwargs: Any,
     ) -> None:
-        if not is_async or not kwargs.get("async", True):
+        if "async" in kwargs:
+            is_async = kwargs["async"]
+            warnings.warn("Queue(async=) is deprecated, use is_async=", DeprecationWarning, stacklevel=2)
+        if not is_async:
             not_offered("Queue(is_async=False)", "call the function itself, or run a worker with burst=True")
-        if job_class is not None or death_penalty_class is not None:
-            not_offered("Queue(job_class=, death_penalty_class=)")
         self.connection = resolve_connection(connection)
         self.name = check_queue_name(name)
+        self.job_class = backend_class(self, "job_class", job_class)
+        self.death_penalty_class = death_penalty_class or type(self).death_penalty_class
         self.serializer: Serializer = resolve_serializer(serializer)
-        self.is_async = True
-        self._default_timeout = seconds(default_timeout) or self.DEFAULT_TIMEOUT
+        self._is_async = is_async
+        self._default_timeout = parse_timeout(default_timeout) or self.DEFAULT_TIMEOUT
 
     def __repr__(self) -> str:
-        return f"Queue({self.name!r})"
+        return f"{type(self).__name__}({self.name!r})"
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Queue) and other.name == self.name
@@ -90,114 +166,324 @@ class Queue:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"headrace.contrib.rq has no Queue.{name}")
 
+    @classmethod
+    def all(
+        cls,
+        connection: Any = None,
+        job_class: type[Job] | None = None,
+        serializer: Any = None,
+        death_penalty_class: type[BaseDeathPenalty] | None = None,
+    ) -> list[Queue]:
+        """Every queue that a job or a worker has named."""
+        connection = resolve_connection(connection)
+        app = app_of(connection)
+        names = app.client.run(admin.queue_names(app.prefix))
+        return [cls(name, connection, None, True, job_class, serializer, death_penalty_class) for name in names]
+
+    @classmethod
+    def from_queue_key(
+        cls,
+        queue_key: str,
+        connection: Any = None,
+        job_class: type[Job] | None = None,
+        serializer: Any = None,
+        death_penalty_class: type[BaseDeathPenalty] | None = None,
+    ) -> Queue:
+        """The queue of that `key`; raises ValueError for what is none."""
+        name = queue_key.removeprefix(cls.redis_queue_namespace_prefix)
+        if name == queue_key:
+            raise ValueError(f"Not a valid RQ queue key: {queue_key}")
+        return cls(name, connection, None, True, job_class, serializer, death_penalty_class)
+
+    @property
+    def key(self) -> str:
+        """What RQ calls it on the server. No key has that name here."""
+        return f"{self.redis_queue_namespace_prefix}{self.name}"
+
+    @property
+    def is_async(self) -> bool:
+        return self._is_async
+
+    def get_redis_server_version(self) -> tuple[int, int, int]:
+        return get_version(self.connection)
+
+    scheduler_pid = None
+    """Every worker enqueues what is due: there is no scheduler."""
+
     # Enqueue
 
-    def enqueue(self, f: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Job:
-        """Store a call. RQ's own words are taken out of the keyword arguments; `args=` and `kwargs=` give both in full."""
-        return self._enqueue(f, args, kwargs, {})
+    @classmethod
+    def parse_args(cls, f: Func, *args: Any, **kwargs: Any) -> EnqueueArgs:
+        """A call of `enqueue`: RQ's own words are taken out of the keyword arguments; `args=` and `kwargs=` give both in full.
 
-    def enqueue_at(self, datetime: datetime, f: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Job:
-        """Store a call to run at an instant; one without a time zone is local time."""
-        return self._enqueue(f, args, kwargs, {"at": datetime.astimezone()})
-
-    def enqueue_in(self, time_delta: timedelta, func: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Job:
-        """Store a call to run that much later."""
-        return self._enqueue(func, args, kwargs, {"delay": time_delta})
-
-    def enqueue_call(
-        self,
-        func: Callable[..., Any] | str,
-        args: Any = None,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: int | str | None = None,
-        **options: Any,
-    ) -> Job:
-        """Store a call, its arguments and RQ's options apart."""
-        unknown = [name for name in options if name not in _RESERVED]
-        if unknown:
-            raise TypeError(f"enqueue_call() got an unexpected keyword argument {unknown[0]!r}")
-        return self._store(func, tuple(args or ()), dict(kwargs or {}), timeout, options, {})
-
-    def _enqueue(
-        self, f: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], when: dict[str, Any]
-    ) -> Job:
+        Raises:
+            ValueError: a function of `__main__`, which workers would not find.
+        """
         if not isinstance(f, str) and getattr(f, "__module__", None) == "__main__":
             raise ValueError("Functions from the __main__ module cannot be processed by workers")
-        timeout = kwargs.pop("job_timeout", None)
-        options = {name: kwargs.pop(name) for name in _RESERVED if name in kwargs}
+        own = {name: kwargs.pop(name, None) for name in _OWN_WORDS}
+        own |= {name: bool(own[name]) for name in ("at_front", "unique")}
+        given: dict[str, Any] = {"args": args, "kwargs": kwargs}
         if "args" in kwargs or "kwargs" in kwargs:
             if args:
                 raise TypeError("Extra positional arguments cannot be used when using explicit args and kwargs")
-            args, kwargs = tuple(kwargs.pop("args", None) or ()), dict(kwargs.pop("kwargs", None) or {})
-        return self._store(f, args, kwargs, timeout, options, when)
+            given = {"args": kwargs.pop("args", None), "kwargs": kwargs.pop("kwargs", None)}
+        return EnqueueArgs(func=f, timeout=own.pop("job_timeout"), **own, **given)
 
-    def _store(
+    def enqueue(self, f: Func, *args: Any, **kwargs: Any) -> Job:
+        """Store a call, to be run by a worker. Its words are those of `parse_args`."""
+        return self.enqueue_call(**self.parse_args(f, *args, **kwargs)._asdict())
+
+    def enqueue_at(self, datetime: datetime, f: Func, *args: Any, **kwargs: Any) -> Job:
+        """Store a call to run at an instant; one without a time zone is local time."""
+        said = self.parse_args(f, *args, **kwargs)._asdict()
+        pipeline, unique, at_front = said.pop("pipeline"), said.pop("unique"), said.pop("at_front")
+        _see_unique(unique, said["job_id"])
+        job = self.create_job(status=JobStatus.SCHEDULED, **said)
+        job.enqueue_at_front = at_front or job.enqueue_at_front
+        return self.schedule_job(job, datetime, pipeline, unique)
+
+    def enqueue_in(self, time_delta: timedelta, func: Func, *args: Any, **kwargs: Any) -> Job:
+        """Store a call to run that much later."""
+        return self.enqueue_at(datetime.now().astimezone() + time_delta, func, *args, **kwargs)
+
+    def enqueue_call(
         self,
-        f: Callable[..., Any] | str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: int | str | None,
-        options: dict[str, Any],
-        when: dict[str, Any],
+        func: Func,
+        args: tuple[Any, ...] | list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        timeout: int | str | None = None,
+        result_ttl: int | str | None = None,
+        ttl: int | str | None = None,
+        failure_ttl: int | str | None = None,
+        description: str | None = None,
+        depends_on: Any = None,
+        job_id: str | None = None,
+        at_front: bool = False,
+        meta: dict[str, Any] | None = None,
+        retry: Retry | None = None,
+        repeat: Repeat | None = None,
+        on_success: AnyCallback | None = None,
+        on_failure: AnyCallback | None = None,
+        on_stopped: AnyCallback | None = None,
+        rate_limit: RateLimit | None = None,
+        pipeline: Any = None,
+        unique: bool = False,
+        webhooks: Sequence[Webhook] | None = None,
     ) -> Job:
-        name, instance = target_of(f)
-        callbacks = {word: _callback(options[word]) for word in ("on_success", "on_failure") if options.get(word)}
-        call = pack(self.serializer, (name, instance, args, kwargs, callbacks))
-        meta = pack(self.serializer, options["meta"]) if options.get("meta") else b""
-        checked = {**when, **self.options_of(timeout, options)}
-        is_front_later = "at_front" in checked and (when or "depends_on" in checked)
-        if is_front_later:
-            not_offered("at_front for a job that does not start at once")
-        app = app_of(self.connection)
-        target = app.queue(self.name).options(**checked)
-        if "job_id" in checked and not options.get("unique"):
-            self._forget_ended(checked["job_id"])
+        """Store a call, its arguments and RQ's words apart."""
+        _see_unique(unique, job_id)
+        job = self.create_job(
+            func, args, kwargs, timeout, result_ttl, ttl, failure_ttl, description, depends_on, job_id, meta,
+            retry=retry, repeat=repeat, on_success=on_success, on_failure=on_failure, on_stopped=on_stopped,
+            webhooks=webhooks, rate_limit=rate_limit,
+        )  # fmt: skip
+        return self.enqueue_job(job, pipeline, at_front, unique)
+
+    def create_job(
+        self,
+        func: Func,
+        args: tuple[Any, ...] | list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        timeout: int | str | None = None,
+        result_ttl: int | str | None = None,
+        ttl: int | str | None = None,
+        failure_ttl: int | str | None = None,
+        description: str | None = None,
+        depends_on: Any = None,
+        job_id: str | None = None,
+        meta: dict[str, Any] | None = None,
+        status: JobStatus = JobStatus.QUEUED,
+        retry: Retry | None = None,
+        repeat: Repeat | None = None,
+        *,
+        on_success: AnyCallback | None = None,
+        on_failure: AnyCallback | None = None,
+        on_stopped: AnyCallback | None = None,
+        webhooks: Sequence[Webhook] | None = None,
+        group_id: str | None = None,
+        rate_limit: RateLimit | None = None,
+    ) -> Job:
+        """A job that `enqueue_job` can store. Nothing is sent.
+
+        Raises:
+            ValueError, TypeError, TimeoutFormatError: naming what is wrong.
+        """
+        limit_s = parse_timeout(timeout)
+        if limit_s == 0:
+            raise ValueError("0 timeout is not allowed. Use -1 for infinite timeout")
+        ttl = parse_timeout(ttl)
+        if ttl is not None and ttl <= 0:
+            raise ValueError("Job ttl must be greater than 0")
+        job = self.job_class.create(
+            func, args, kwargs, self.connection, parse_timeout(result_ttl), ttl, status, description, depends_on,
+            self._default_timeout if limit_s is None else limit_s, retry, job_id, self.name, meta,
+            parse_timeout(failure_ttl), self.serializer, group_id,
+            on_success=on_success, on_failure=on_failure, on_stopped=on_stopped, webhooks=webhooks,
+        )  # fmt: skip
+        if repeat is not None:
+            if not isinstance(repeat, Repeat):
+                raise TypeError(f"repeat: expected a Repeat, got {repeat!r:.60}")
+            job.repeats_left, job.repeat_intervals = repeat.times, list(repeat.intervals)
+        if rate_limit is not None:
+            if not isinstance(rate_limit, RateLimit):
+                raise TypeError(f"rate_limit: expected a RateLimit, got {rate_limit!r:.60}")
+            job.rate_limit_key, job.rate_limit_concurrency = rate_limit.key, rate_limit.concurrency
+        return job
+
+    @staticmethod
+    def prepare_data(
+        func: Func,
+        args: tuple[Any, ...] | list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        timeout: int | str | None = None,
+        result_ttl: int | str | None = None,
+        ttl: int | str | None = None,
+        failure_ttl: int | str | None = None,
+        description: str | None = None,
+        depends_on: Any = None,
+        job_id: str | None = None,
+        at_front: bool = False,
+        meta: dict[str, Any] | None = None,
+        retry: Retry | None = None,
+        on_success: AnyCallback | None = None,
+        on_failure: AnyCallback | None = None,
+        on_stopped: AnyCallback | None = None,
+        repeat: Repeat | None = None,
+        webhooks: Sequence[Webhook] | None = None,
+    ) -> EnqueueData:
+        """A call for `enqueue_many`."""
+        return EnqueueData(
+            func, args, kwargs, timeout, result_ttl, ttl, failure_ttl, description, depends_on, job_id, at_front, meta,
+            retry, on_success, on_failure, on_stopped, repeat, webhooks,
+        )  # fmt: skip
+
+    def enqueue_many(
+        self, job_datas: Iterable[EnqueueData], pipeline: Any = None, group_id: str | None = None
+    ) -> list[Job]:
+        """Store many calls: one round trip a thousand, those that wait for other jobs apart, behind the rest.
+
+        Raises:
+            ValueError: two of them have one job_id; nothing is stored.
+        """
+        _see_no_pipeline(pipeline)
+        created: list[tuple[Job, bool]] = []
+        seen: set[str] = set()
+        for data in job_datas:
+            said = data._asdict()
+            at_front = said.pop("at_front")
+            if data.job_id is not None and data.job_id in seen:
+                raise ValueError(f"Job ID {data.job_id!r} appears more than once in enqueue_many()")
+            seen.add(data.job_id or "")
+            created.append((self.create_job(group_id=group_id, **said), at_front))
+        plain = [(job, front) for job, front in created if not job._dependency_ids]
+        calls = [self._call_of(job, at_front) for job, at_front in plain]
         try:
-            handle = target.enqueue(TASK, call, name, meta)
+            handles = app_of(self.connection).enqueue_many(calls)
         except JobExists as error:
-            raise DuplicateJobError(f"job {checked.get('job_id')} is there already") from error
+            raise DuplicateJobError(str(error)) from error
+        for (job, _), handle in zip(plain, handles, strict=True):
+            job.stored(handle)
+        after = [self.enqueue_job(job, at_front=front) for job, front in created if job._dependency_ids]
+        return [job for job, _ in plain] + after
+
+    def enqueue_job(self, job: Job, pipeline: Any = None, at_front: bool = False, unique: bool = False) -> Job:
+        """Store a job that `create_job` or `Job.create` has made; one that has ended is run again.
+
+        Raises:
+            ValueError: words that do not go together.
+            InvalidJobOperation: it has not ended.
+        """
+        _see_unique(unique, job._id)
+        if unique and job._dependency_ids:
+            raise ValueError("unique=True is not supported with job dependencies")
+        if unique and job.has_rate_limit:
+            raise ValueError("unique=True is not supported with rate-limited jobs")
+        if job.has_rate_limit and pipeline is not None:
+            raise ValueError("rate-limited jobs cannot be enqueued with a pipeline")
+        _see_no_pipeline(pipeline)
+        if not job.is_draft:
+            return self._again(job)
+        return self._store(self._call_of(job, at_front, unique=unique), job)
+
+    def schedule_job(self, job: Job, datetime: datetime, pipeline: Any = None, unique: bool = False) -> Job:
+        """Store a job to run at an instant; one without a time zone is local time."""
+        _see_unique(unique, job._id)
+        _see_no_pipeline(pipeline)
+        if not job.is_draft:
+            raise InvalidJobOperation(f"job {job.id} is stored already")
+        return self._store(self._call_of(job, False, at=datetime.astimezone(), unique=unique), job)
+
+    def _again(self, job: Job) -> Job:
+        job.refresh()
+        if job.origin != self.name or not job.handle.state.is_ended:
+            raise InvalidJobOperation(
+                f"job {job.id} is stored already: it is {job.get_status(refresh=False).value} in queue {job.origin!r}"
+            )
+        job.handle.retry()
+        job.refresh()
+        return job
+
+    def _call_of(self, job: Job, at_front: bool, *, at: datetime | None = None, unique: bool = False) -> JobCall[Any]:
+        """A draft as a call of headrace's."""
+        job.timeout = self._default_timeout if job.timeout is None else job.timeout
+        terms = job.terms()
+        data = pack(self.serializer, tuple(job.call))
+        meta = pack(self.serializer, job.meta) if job.meta else b""
+        options = self.options_of(job)
+        if job._dependency_ids:
+            options["depends_on"] = self._parents(job)
+        is_later = at is not None or bool(job._dependency_ids)
+        if at is not None:
+            options["at"] = at
+        if at_front or job.enqueue_at_front:
+            # Of jobs that start later, those with a priority go before all that have none.
+            options |= {"priority": 1} if is_later else {"at_front": True}
+        app = app_of(self.connection)
+        target = app.queue(self.name).options(**options)
+        if job._id is not None and not unique:
+            self._forget_ended(job._id)
+        return target.call(TASK, data, job.call.name, meta, terms.packed())
+
+    def _store(self, call: JobCall[Any], job: Job) -> Job:
+        try:
+            handle = app_of(self.connection).send(call)
+        except JobExists as error:
+            raise DuplicateJobError(f"job {job.id} is there already") from error
         except DependencyError as error:
             raise InvalidJobDependency(str(error)) from error
-        return Job.of(handle, self.connection, self.serializer)
+        job.stored(handle)
+        return job
 
-    def options_of(self, timeout: int | str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """RQ's options as headrace's; raises what RQ does for wrong ones."""
-        for name in _NOT_OFFERED:
-            if given.get(name):
-                not_offered(f"enqueue({name}=)", "see docs/howto/from-rq.md for what headrace has instead")
-        if given.get("failure_ttl") is not None:
+    def options_of(self, job: Job) -> dict[str, Any]:
+        """What a draft says as options of headrace's, but for the jobs it waits for (not in RQ)."""
+        if job.failure_ttl is not None:
             warnings.warn("failure_ttl is not used: failed jobs are kept for 30 days", RuntimeWarning, stacklevel=5)
-        if seconds(timeout) == 0:
-            raise ValueError("0 timeout is not allowed. Use -1 for infinite timeout")
-        limit = seconds(timeout) or self._default_timeout
-        keep = seconds(given.get("result_ttl"))
-        keep = RESULT_TTL_S if keep is None else keep
+        limit_s = job.timeout or self._default_timeout
+        keep_s = job.get_result_ttl(DEFAULT_RESULT_TTL)
         found: dict[str, Any] = {
-            "timeout": None if limit < 0 else limit,
-            "result_ttl": FOREVER_S if keep < 0 else keep,
+            "timeout": None if limit_s < 0 else limit_s,
+            "result_ttl": FOREVER_S if keep_s < 0 else keep_s,
         }
-        if (ttl := seconds(given.get("ttl"))) is not None:
-            if ttl <= 0:
-                raise ValueError("Job ttl must be greater than 0")
-            found["expires"] = ttl
-        if (job_id := given.get("job_id")) is not None:
-            found["job_id"] = checked_job_id(job_id)
-        if given.get("at_front"):
-            found["at_front"] = True
-        if given.get("description"):
-            found["description"] = str(given["description"])[:1000]
-        if given.get("retry") is not None:
-            found["retry"] = Policy(_retry(given["retry"]).delays)
-        if given.get("depends_on"):
-            found["depends_on"] = self._parents(given["depends_on"])
+        if job.ttl is not None:
+            found["expires"] = job.ttl
+        if job._id is not None:
+            found["job_id"] = job._id
+        if job.description:
+            found["description"] = str(job.description)[:DESCRIPTION_CHARS_MAX]
+        if job.retries_left and not job.repeats_left:
+            waits = [Retry.get_interval(n, job.retry_intervals) for n in range(job.retries_left)]
+            found["retry"] = Policy(waits)
+        if job.rate_limit_key and job.rate_limit_concurrency:
+            found["limits"] = limit_of(job.rate_limit_key, job.rate_limit_concurrency)
         return found
 
-    def _parents(self, depends_on: Any) -> list[Any]:
-        several = depends_on if isinstance(depends_on, (list, tuple)) else [depends_on]
-        if any(not isinstance(one, (str, Job)) for one in several):
-            not_offered("depends_on of that kind", "pass jobs, or their ids")
+    def _parents(self, job: Job) -> list[Any]:
         try:
-            return [one.handle if isinstance(one, Job) else Job.fetch(one, self.connection).handle for one in several]
+            return [
+                one.handle if isinstance(one, Job) else Job.fetch(one, self.connection).handle
+                for one in job._dependencies
+            ]
         except NoSuchJobError as error:
             raise InvalidJobDependency(str(error)) from error
 
@@ -216,33 +502,36 @@ class Queue:
     def _keys(self) -> QueueKeys:
         return queue_keys(self.name, app_of(self.connection).prefix)
 
+    def counts(self) -> admin.QueueCounts:
+        """How many of its jobs stand where (not in RQ)."""
+        return app_of(self.connection).client.run(admin.count_jobs(self._keys))
+
     @property
     def count(self) -> int:
         """How many jobs wait to run."""
-        return app_of(self.connection).client.run(admin.count_jobs(self._keys)).queued
+        return self.counts().queued
 
     def is_empty(self) -> bool:
         return self.count == 0
 
     def get_job_ids(self, offset: int = 0, length: int = -1) -> list[str]:
         """The ids of the jobs that wait to run, next first; `length` -1: all."""
-        ids = self.ids_in(frozenset({State.QUEUED}))
+        ids = [row.id for row in self.rows_in(frozenset({State.QUEUED}))]
         return ids[offset:] if length < 0 else ids[offset : offset + length]
 
-    def ids_in(self, states: frozenset[State]) -> list[str]:
-        """The ids of its jobs in these states (not in RQ)."""
-        found: list[str] = []
-        cursor, client = "", app_of(self.connection).client
+    def rows_in(self, states: frozenset[State], place: str = "") -> list[admin.Row]:
+        """Its jobs in these states, of one place only if that is named (not in RQ)."""
+        found: list[admin.Row] = []
+        cursor, client = f"{place}:0" if place else "", app_of(self.connection).client
         while True:
             page = client.run(admin.list_jobs(self._keys, states, cursor=cursor, limit=1000))
-            found += [row.id for row in page.rows]
+            found += page.rows
             cursor = page.cursor
             if not cursor:
                 return found
 
     def get_jobs(self, offset: int = 0, length: int = -1) -> list[Job]:
-        ids = self.get_job_ids(offset, length)
-        return [job for job in Job.fetch_many(ids, self.connection, self.serializer) if job is not None]
+        return compact(self.fetch_job(job_id) for job_id in self.get_job_ids(offset, length))
 
     @property
     def job_ids(self) -> list[str]:
@@ -254,11 +543,13 @@ class Queue:
 
     def fetch_job(self, job_id: str) -> Job | None:
         """The job of that id, if it is of this queue."""
+        job = self.job_class(None, self.connection, self.serializer)
+        job._id = job_id
         try:
-            job = Job.fetch(job_id, self.connection, self.serializer)
+            job._look(self.name)
         except NoSuchJobError:
             return None
-        return job if job.origin == self.name else None
+        return job
 
     def get_job_position(self, job_or_id: Job | str) -> int | None:
         """0 for the job that is next; None when it does not wait."""
@@ -266,81 +557,105 @@ class Queue:
         ids = self.get_job_ids()
         return ids.index(wanted) if wanted in ids else None
 
+    # Change
+
+    def remove(self, job_or_id: Job | str, pipeline: Any = None) -> int:
+        """A job that waits here does not run: it is cancelled. Returns 1, or 0 when it does not wait here."""
+        _see_no_pipeline(pipeline)
+        job = self.fetch_job(job_or_id.id if isinstance(job_or_id, Job) else job_or_id)
+        if job is None or job.get_status(refresh=False) is not JobStatus.QUEUED:
+            return 0
+        return int(job.handle.cancel())
+
     def empty(self) -> int:
         """Delete the jobs that wait to run; returns how many."""
         return app_of(self.connection).client.run(admin.purge(self._keys, State.QUEUED))
 
-    @classmethod
-    def all(cls, connection: Any = None, job_class: Any = None, serializer: Any = None) -> list[Queue]:
-        """Every queue that a job or a worker has named."""
-        connection = resolve_connection(connection)
-        app = app_of(connection)
-        names = app.client.run(admin.queue_names(app.prefix))
-        return [cls(name, connection, serializer=serializer) for name in names]
+    def delete(self, delete_jobs: bool = True) -> None:
+        """Take it off the list of queues, with the jobs that wait to run; others, and a worker on it, keep it there."""
+        if delete_jobs:
+            self.empty()
+        counts = self.counts()
+        if counts.live == 0 and counts.sessions == 0:
+            app = app_of(self.connection)
+            app.client.run(admin.forget_queue_name(app.prefix, self.name))
+            forget_app(self.connection)  # so that the next job puts it on the list again
+
+    def compact(self) -> None:
+        """Nothing: there are no dead entries here."""
+
+    # Registries
+
+    def _registry(self, name: str) -> Any:
+        from headrace.contrib.rq import registry
+
+        kind: type[BaseRegistry] = getattr(registry, name)
+        return kind(queue=self, job_class=self.job_class, serializer=self.serializer)
+
+    @property
+    def failed_job_registry(self) -> FailedJobRegistry:
+        return self._registry("FailedJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def started_job_registry(self) -> StartedJobRegistry:
+        return self._registry("StartedJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def finished_job_registry(self) -> FinishedJobRegistry:
+        return self._registry("FinishedJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def deferred_job_registry(self) -> DeferredJobRegistry:
+        return self._registry("DeferredJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def ready_job_registry(self) -> ReadyJobRegistry:
+        return self._registry("ReadyJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def scheduled_job_registry(self) -> ScheduledJobRegistry:
+        return self._registry("ScheduledJobRegistry")  # type: ignore[no-any-return]
+
+    @property
+    def canceled_job_registry(self) -> CanceledJobRegistry:
+        return self._registry("CanceledJobRegistry")  # type: ignore[no-any-return]
+
+    # What is the engine's own
+
+    push_job_id = missing("Queue.push_job_id", "enqueue_job stores a job, and puts it in its place")
+    pop_job_id = missing("Queue.pop_job_id", "a worker claims jobs, so that none is lost")
+    lpop = missing("Queue.lpop", "a worker claims jobs, so that none is lost")
+    lmove = missing("Queue.lmove", "a worker claims jobs, so that none is lost")
+    dequeue_any = missing("Queue.dequeue_any", "a worker claims jobs, so that none is lost")
+    run_sync = missing("Queue.run_sync", "Job.perform() calls the function here")
+    run_job = missing("Queue.run_job", "Job.perform() calls the function here")
+    setup_dependencies = missing("Queue.setup_dependencies", "enqueue_job does that")
+    enqueue_dependents = missing("Queue.enqueue_dependents", "a job's end starts those that wait for it, in one step")
+    move_dependents_to_ready = missing("Queue.move_dependents_to_ready", "a job's end starts those that wait for it")
+    enqueue_ready_jobs_by_queue = missing("Queue.enqueue_ready_jobs_by_queue", "there are no jobs between two places")
+    acquire_maintenance_lock = missing("Queue.acquire_maintenance_lock", "every worker tends its queues, none alone")
+    release_maintenance_lock = missing("Queue.release_maintenance_lock", "every worker tends its queues, none alone")
+    intermediate_queue = property(
+        missing("Queue.intermediate_queue", "what a worker has claimed is in started_job_registry")
+    )
+    intermediate_queue_key = property(
+        missing("Queue.intermediate_queue_key", "what a worker has claimed is in started_job_registry")
+    )
 
 
-def target_of(f: Any) -> tuple[str, Any]:
-    """What a worker finds the function by: a dotted path, or a method's name and the object it belongs to.
-
-    Raises:
-        TypeError: it cannot be called.
-    """
-    if isinstance(f, str):
-        return f, None
-    if inspect.ismethod(f):
-        return f.__name__, f.__self__
-    if inspect.isfunction(f) or inspect.isbuiltin(f):
-        return f"{f.__module__}.{f.__qualname__}", None
-    if not inspect.isclass(f) and callable(f):
-        return "__call__", f
-    raise TypeError(f"Expected a callable or a string, but got: {f!r:.80}")
+_OWN_WORDS = (
+    "job_timeout", "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front", "meta", "retry",
+    "repeat", "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks", "pipeline", "unique",
+)  # fmt: skip
 
 
-def seconds(given: int | float | str | None) -> int | None:
-    """A duration as RQ takes it: seconds, or '1h', '23m', '10s', '2d'.
-
-    Raises:
-        TimeoutFormatError
-    """
-    if given is None or isinstance(given, (int, float)):
-        return None if given is None else int(given)
-    text = str(given).strip().lower()
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        try:
-            return int(text)
-        except ValueError:
-            raise TimeoutFormatError(
-                f"{given!r} is no duration: use seconds, or a text as '1h', '23m', '10s', '2d'"
-            ) from None
-    return int(match[1]) * _UNITS[match[2].strip()]
+def _see_unique(unique: bool, job_id: str | None) -> None:
+    if unique and not job_id:
+        raise ValueError("unique=True requires an explicit job_id")
 
 
-def checked_job_id(job_id: object) -> str:
-    """An id that RQ takes.
-
-    Raises:
-        TypeError, ValueError
-    """
-    if not isinstance(job_id, str):
-        raise TypeError(f"id must be a string, not {type(job_id).__name__}")
-    if not _JOB_ID.fullmatch(job_id):
-        raise ValueError("id must only contain letters, numbers, underscores and dashes")
-    return job_id
-
-
-def _callback(given: Any) -> str:
-    """The dotted path of a callback: workers find it by that."""
-    func = given.func if isinstance(given, Callback) else given
-    path, instance = target_of(func)
-    if instance is not None:
-        raise ValueError(f"a callback is a function of a module, or its dotted path, not {func!r:.60}")
-    return path
-
-
-def _retry(given: Any) -> Retry:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return Retry(given)
-    if not isinstance(given, Retry):
-        raise TypeError(f"retry: expected a Retry, got {given!r:.60}")
-    return given
+def _see_no_pipeline(pipeline: Any) -> None:
+    if pipeline is not None:
+        not_offered(
+            "pipeline=", "a job is stored at once, by headrace's own connection; enqueue_many takes many in one call"
+        )

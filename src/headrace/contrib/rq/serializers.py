@@ -51,7 +51,11 @@ class JSONSerializer:
 
 
 DefaultSerializer = PickleSerializer
-_ALIASES: dict[str, Serializer] = {"json": JSONSerializer, "pickle": PickleSerializer, "default": DefaultSerializer}
+SERIALIZER_ALIASES: dict[str, Serializer] = {
+    "json": JSONSerializer,
+    "pickle": PickleSerializer,
+    "default": DefaultSerializer,
+}
 
 
 def resolve_serializer(serializer: Any = None) -> Serializer:
@@ -63,8 +67,8 @@ def resolve_serializer(serializer: Any = None) -> Serializer:
     if not serializer:
         return DefaultSerializer
     if isinstance(serializer, str):
-        if serializer in _ALIASES:
-            return _ALIASES[serializer]
+        if serializer in SERIALIZER_ALIASES:
+            return SERIALIZER_ALIASES[serializer]
         module, _, name = serializer.rpartition(".")
         serializer = getattr(importlib.import_module(module), name)
     for method in ("dumps", "loads"):

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from headrace.contrib.rq import runner
-from headrace.contrib.rq.connections import connection_to, resolve_connection, url_of
+from headrace.contrib.rq.connections import resolve_connection, url_of
 from headrace.contrib.rq.exceptions import not_offered
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.serializers import path_of, resolve_serializer
+from headrace.contrib.rq.terms import SERIALIZER_VARIABLE
 from headrace.engine.keys import check_queue_name
 from headrace.worker import spawner, supervisor
 from headrace.worker.config import WorkerConfig, new_worker_id
@@ -111,7 +112,7 @@ class Worker:
         """
         names = [check_queue_name(name) for name in self.queue_names()]
         is_strict = DequeueStrategy(dequeue_strategy) is DequeueStrategy.DEFAULT
-        os.environ[runner.SERIALIZER_VARIABLE] = path_of(self.serializer)
+        os.environ[SERIALIZER_VARIABLE] = path_of(self.serializer)
         config = WorkerConfig(
             app_path="",
             worker_id=new_worker_id(self.name),
@@ -137,11 +138,6 @@ class SimpleWorker(Worker):
     """As Worker, but all jobs run in one process: faster, and less apart from each other."""
 
     pool: ClassVar[str] = "prefork"
-
-
-def worker_connection() -> Any:
-    """A connection to the server of the worker that this code runs in."""
-    return connection_to(runner.app.server_config.url)
 
 
 def _log_level(level: str | int | None) -> str:
