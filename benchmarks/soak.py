@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 import redis
 
-from headrace import State
+from headrace import Headrace, Job, State
 from headrace.engine.admin import count_jobs, purge
 from headrace.engine.audit import audit
 from headrace.engine.call import script
@@ -47,7 +47,9 @@ JOBS = 2_000_000
 FULL_MINUTES = 72.0
 SAMPLE_EVERY_S = 5.0
 WARM_UP = 1 / 3
-MOST_GROWTH_MB = 1.0  # an hour of true time, in which 1.7 million jobs run
+# An hour of true time, in which 1.7 million jobs run. Of those that tell what they have in use: in use, and RSS an hour of the fast clock.
+MOST_GROWTH_MB = 1.0
+MOST_BLOCKS_GROWTH = 10_000  # the same, in Python's blocks of 100 bytes or so
 STILL_WARMING_MB = 2.0  # in a shorter run: a process takes what it keeps within its first 10 minutes
 MEMORY_MAY_DIFFER = 0.01
 WORKERS = {
@@ -56,6 +58,8 @@ WORKERS = {
     "asyncio": ("--slots", "8"),
     "fork": ("--processes", "1"),
 }
+MEASURE_EVERY = 6  # samples
+MEASURED = {"prefork": 4, "threads": 1, "asyncio": 1, "fork": 1}  # jobs that tell
 # On this clock every call is slow, and would be kept. A histogram is made for each command at its first use.
 QUIET = {"commandlog-execution-slower-than": "-1", "latency-tracking": "no"}
 MOST_CALLS_AT_ONCE = 16
@@ -137,22 +141,46 @@ class Sample:
 
 
 @dataclass(slots=True)
+class InUse:
+    """What one process has in use at one moment, as it told: RSS also counts what its allocators keep for later."""
+
+    at_s: float
+    blocks: int
+    heap_bytes: int
+
+
+@dataclass(slots=True)
 class Traced:
     """All samples of one process."""
 
     name: str
     samples: list[Sample] = field(default_factory=list)
+    in_use: list[InUse] = field(default_factory=list)
 
     def after_warm_up(self, ended_s: float) -> list[Sample]:
         return [one for one in self.samples if one.at_s >= ended_s * WARM_UP]
 
-    def growth_mb_an_hour(self, ended_s: float) -> float:
-        """Of RSS, after the warm-up, per hour of true time: the median of all slopes (Theil, 1950; Sen, 1968)."""
-        slopes = [
-            (later.rss_kb - earlier.rss_kb) / (later.at_s - earlier.at_s)
-            for earlier, later in combinations(self.after_warm_up(ended_s)[-400:], 2)
-        ]
-        return statistics.median(slopes) * 3600 / 1024 if slopes else 0.0
+    def growth_mb(self, ended_s: float) -> float:
+        """Of RSS, after the warm-up, per hour of true time."""
+        return slope([(one.at_s, one.rss_kb / 1024) for one in self.after_warm_up(ended_s)])
+
+    def growth_in_use(self, ended_s: float) -> tuple[float, float]:
+        """After the warm-up, per hour of true time: Python's blocks, and MB of the C library's."""
+        after = [one for one in self.in_use if one.at_s >= ended_s * WARM_UP]
+        return slope([(one.at_s, one.blocks) for one in after]), slope(
+            [(one.at_s, one.heap_bytes / 1e6) for one in after]
+        )
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Per hour, of values by seconds: the median of the slopes of all pairs (Theil, 1950; Sen, 1968)."""
+    pairs = combinations(points[-400:], 2)
+    slopes = [
+        (later - earlier) / (later_s - earlier_s)
+        for (earlier_s, earlier), (later_s, later) in pairs
+        if later_s > earlier_s
+    ]
+    return statistics.median(slopes) * 3600 if slopes else 0.0
 
 
 class Soak:
@@ -173,6 +201,8 @@ class Soak:
         self.accepted: Counter[str] = Counter()
         self.gone = 0
         self.late = 0
+        self.app = Headrace(server.url)
+        self.asked: list[Job[Any]] = []
         self.began = time.monotonic()
 
     # Work
@@ -190,6 +220,8 @@ class Soak:
         rows = 0
         while (now_s := self.now_s()) < seconds:
             self.sample({producer.pid: f"producer {n + 1}" for n, producer in enumerate(producers)})
+            if len(self.served) % MEASURE_EVERY == 0:
+                self.measure()
             if now_s >= rows * seconds / 12:
                 self.print_row()
                 rows += 1
@@ -201,6 +233,7 @@ class Soak:
             self.accepted.update(told["accepted"])
             self.gone += told["gone"]
             self.late += told["late"]
+            self.traced[producer.pid].in_use = [InUse(*one) for one in told["in_use"]]
 
     def drain(self) -> None:
         """Until no job is left that has not ended."""
@@ -249,6 +282,17 @@ class Soak:
                 "live": sum(one.live for one in counts),
             }
         )
+
+    def measure(self) -> None:
+        """Read what was asked for the last time, and ask anew."""
+        for job in self.asked:
+            pid, parent_pid, *found = job.result(timeout=300)
+            told = self.traced.get(pid) or self.traced[parent_pid]
+            told.in_use.append(InUse(self.now_s(), *found))
+        self.asked = [
+            self.app.queue(pool).enqueue("soak_tasks.measures") for pool, jobs in MEASURED.items() for _ in range(jobs)
+        ]
+        self.accepted["measures"] += len(self.asked)
 
     def used_memory(self) -> int:
         return int(self.redis.info("memory")["used_memory"])
@@ -301,16 +345,24 @@ class Verdict:
 
 
 def judge_processes(soak: Soak, ended_s: float) -> Iterator[Verdict]:
-    """Each process that lived through all of the run after the warm-up."""
+    """Each process that lived through all of the run after the warm-up: what it takes from the system, and what it has in use."""
     hours = ended_s * (1 - WARM_UP) / 3600
-    most_mb = MOST_GROWTH_MB * hours if soak.minutes >= FULL_MINUTES else max(MOST_GROWTH_MB * hours, STILL_WARMING_MB)
+    is_whole = soak.minutes >= FULL_MINUTES
+    hours_judged = hours if is_whole else max(hours, STILL_WARMING_MB)
     for one in soak.traced.values():
         after = one.after_warm_up(ended_s)
         if len(after) < 0.9 * max(len(other.after_warm_up(ended_s)) for other in soak.traced.values()):
             continue
-        growth = one.growth_mb_an_hour(ended_s)
-        is_good = growth * hours < most_mb
-        text = f"{growth:+6.2f} MB an hour, now {after[-1].rss_kb / 1024:.1f} MB"
+        growth = one.growth_mb(ended_s)
+        is_good = growth * hours < (MOST_GROWTH_MB * SPEED if one.in_use else MOST_GROWTH_MB) * hours_judged
+        text = (
+            f"{growth:+6.2f} MB an hour, {growth / SPEED:+5.2f} of the fast clock, now {after[-1].rss_kb / 1024:.1f} MB"
+        )
+        if one.in_use:
+            blocks, heap_mb = one.growth_in_use(ended_s)
+            is_good = is_good and blocks * hours < MOST_BLOCKS_GROWTH * hours_judged
+            is_good = is_good and heap_mb * hours < MOST_GROWTH_MB * hours_judged
+            text += f"; in use {blocks:+,.0f} blocks and {heap_mb:+.2f} MB an hour"
         third = max(1, len(after) // 3)
         for what, unit in (("fds", "descriptors"), ("threads", "threads")):
             first, last = (
@@ -376,6 +428,7 @@ def run(minutes: float, rate: float, folder: Path) -> tuple[Soak, list[Verdict]]
         soak = Soak(server, clock, folder, minutes, rate)
         stack.callback(soak.client.close)
         stack.callback(soak.redis.close)
+        stack.callback(soak.app.close)
         for worker in soak.workers:
             stack.callback(kill, worker)
         until(lambda: all(soak.redis.zcard(queue.sessions) for queue in QUEUES), timeout_s=60)
@@ -389,6 +442,7 @@ def run(minutes: float, rate: float, folder: Path) -> tuple[Soak, list[Verdict]]
         soak.forget()
         base_keys, base = soak.lasting_keys(), soak.settled_memory()
         soak.traced.clear()
+        soak.asked.clear()
         soak.served.clear()
         print(f"{minutes:g} minutes, {minutes * SPEED / 60:g} hours of the fast clock", flush=True)
         soak.produce(minutes * 60)

@@ -20,6 +20,7 @@ from headrace import DuplicateJob, Headrace, Job, JobNotFound
 from headrace.queue import Queue
 
 TICK_S = 0.05
+MEASURE_EVERY_S = 30.0
 # Cancelled jobs are kept for a day: with more of them a queue would be over the 10,000 ended jobs that it keeps, and then forget
 # results before their time.
 KINDS = {
@@ -32,23 +33,26 @@ CANCEL_AFTER = 20
 
 class Load:
     """Which job comes next, and how many of each kind were accepted; `gone`: results that were not there any more;
-    `late`: jobs that had ended when they were to be cancelled."""
+    `late`: jobs that had ended when they were to be cancelled; `in_use`: seconds, and what this process had in use then."""
 
     def __init__(self) -> None:
         self.accepted: Counter[str] = Counter()
         self.gone = self.late = 0
         self.to_cancel: deque[Job[object]] = deque()
+        self.in_use: list[tuple[float, int, int]] = []
         self._number = 0
         self._random = random.Random(20)
 
     def batches(self, rate: float) -> Iterator[list[tuple[str, Queue, object, int]]]:
         """What is to be enqueued now, tick by tick; of a delay, a second's jobs at most are made good."""
-        last = time.monotonic()
+        began = last = time.monotonic()
         owed = 0.0
         while not select.select([sys.stdin], [], [], 0)[0]:
             now = time.monotonic()
             owed = min(owed + rate * (now - last), rate)
             last = now
+            if now - began >= MEASURE_EVERY_S * (len(self.in_use) + 1):
+                self.in_use.append((now - began, *tasks.in_use()))
             yield [self._next() for _ in range(int(owed))]
             owed -= int(owed)
 
@@ -143,7 +147,7 @@ def main() -> int:
             asyncio.run(aproduce(load, app, rate))
         else:
             produce(load, app, rate)
-    print(json.dumps({"accepted": load.accepted, "gone": load.gone, "late": load.late}))
+    print(json.dumps({"accepted": load.accepted, "gone": load.gone, "late": load.late, "in_use": load.in_use}))
     return 0
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
+import sys
 import time
 
 from headrace import Headrace, Limit, Retry, Unique, current_job
@@ -79,3 +82,28 @@ def limited(number: int) -> None:
 @app.task(result_ttl=0, unique=Unique("number", on_conflict="raise"))
 def unique(number: int) -> None:
     """One of each number at a time."""
+
+
+class Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns (malloc.h)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def in_use() -> tuple[int, int]:
+    """What this process has in use: how many of Python's blocks, and how many bytes of the C library's."""
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = Mallinfo
+    found = ask()
+    return sys.getallocatedblocks(), found.uordblks + found.hblkhd
+
+
+@app.task(result_ttl=7_200)
+def measures() -> tuple[int, int, int, int]:
+    """Its process, the parent of that (which it was forked from, in a pool that forks for each job), and what is in use."""
+    return os.getpid(), os.getppid(), *in_use()
