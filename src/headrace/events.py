@@ -6,7 +6,7 @@ import enum
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from headrace.core.record import AttemptError
 from headrace.errors import UsageError
@@ -25,8 +25,19 @@ class EventName(enum.StrEnum):
     JOB_CANCELLED = "job.cancelled"
     JOB_RELEASED = "job.released"
     JOB_PARKED = "job.parked"
+    JOB_LOST = "job.lost"
+    """Its process ended before it did: told by the consumer that forked it, so in the pool `fork` only."""
     CHILD_STARTED = "child.started"
     CHILD_STOPPED = "child.stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How a job's process ended: `status` and `usage` (a `resource.struct_rusage`) as os.wait4 gives them."""
+
+    pid: int
+    status: int
+    usage: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class Event:
     duration_ms: float = 0.0
     wait_ms: float = 0.0
     error: AttemptError | None = None
+    process: ProcessEnd | None = None
 
 
 Handler: TypeAlias = Callable[[Event], object]

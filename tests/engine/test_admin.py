@@ -80,6 +80,27 @@ def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(kit):
     assert [claim.id for claim in kit.claim("s")] == ["a"]
 
 
+def test_a_pause_for_a_time_ends_by_itself_and_wakes_a_consumer(kit):
+    """Whoever tends the queue ends it, and counts say so before; a pause without an end takes its place for good."""
+    kit.add("a")
+    kit.open("s")
+    kit.client.run(admin.pause(kit.queue, "deploy", 60_000))
+    counts = kit.client.run(admin.count_jobs(kit.queue))
+    assert counts.paused_until_ms is not None and 0 < counts.paused_until_ms - counts.server_ms <= 60_000
+    kit.client.run(ops.tend(kit.queue, sweep=False))
+    assert kit.claim("s") == []
+    kit.client.run(admin.pause(kit.queue, "deploy", 1))
+    while kit.client.run(admin.count_jobs(kit.queue)).paused is not None:
+        pass
+    assert kit.claim("s") == []
+    kit.client.run(admin.drop_key(kit.queue.wake))
+    kit.client.run(ops.tend(kit.queue, sweep=False))
+    assert "wake" in kit.key_names() and [claim.id for claim in kit.claim("s")] == ["a"]
+    kit.client.run(admin.pause(kit.queue, "deploy", 60_000))
+    kit.client.run(admin.pause(kit.queue, "for good"))
+    assert kit.client.run(admin.count_jobs(kit.queue)).paused_until_ms is None
+
+
 def test_a_purge_deletes_the_jobs_of_one_state_and_no_other(kit):
     """Queued ones by list and by priority; the running, the scheduled and the ended stay."""
     kit.open("s")

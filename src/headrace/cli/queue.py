@@ -9,6 +9,7 @@ import click
 from headrace import limits
 from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.settings import OK, confirm, not_found, settings, subcommand, talk
+from headrace.cli.values import duration_s
 from headrace.core.record import State
 from headrace.engine import admin
 from headrace.engine.admin import QueueCounts
@@ -42,6 +43,7 @@ def summary(counts: QueueCounts) -> dict[str, Any]:
         "enqueued": counts.totals.get("enqueued", 0),
         "paused": counts.paused,
         "paused_at": instant(counts.paused_at_ms),
+        "paused_until": instant(counts.paused_until_ms),
         "max_running": counts.max_running,
         "max_length": counts.max_length,
         "overflow": counts.overflow,
@@ -91,7 +93,7 @@ def show(name: str) -> int:
 @subcommand(
     command,
     "pause",
-    epilog="\b\nExample:\n  headrace queue pause mail --reason 'provider is down'",
+    epilog="\b\nExamples:\n  headrace queue pause mail --reason 'provider is down'\n  headrace queue pause mail --for 10m",
 )
 @click.argument("name")
 @click.option(
@@ -100,10 +102,11 @@ def show(name: str) -> int:
     show_default=True,
     help="Why; shown wherever it matters.",
 )
-def pause(name: str, reason: str) -> int:
+@click.option("--for", "for_s", type=duration_s, default="0", metavar="DURATION", help="Go on by itself after so long.")
+def pause(name: str, reason: str, for_s: float) -> int:
     """Take no more jobs from a queue. Running jobs go on; jobs can still be enqueued."""
     client = settings().client()
-    is_new = client.run(admin.pause(known_queue(client, name), reason))
+    is_new = client.run(admin.pause(known_queue(client, name), reason, int(for_s * 1000)))
     talk(f"queue {name} {'is paused' if is_new else 'was paused already; the reason is noted'}")
     return OK
 

@@ -77,6 +77,14 @@ def stop(worker_ids: tuple[str, ...], is_all: bool) -> int:
     return _send(worker_ids, is_all, "stop", "they stop")
 
 
+@subcommand(command, "kill", epilog="\b\nExample:\n  headrace workers kill web1-4711")
+@_ids
+@_all
+def kill(worker_ids: tuple[str, ...], is_all: bool) -> int:
+    """Kill what workers run: those jobs fail, or are retried as they say; the workers go on. Prints their ids."""
+    return _send(worker_ids, is_all, "kill", "they kill what they run")
+
+
 @subcommand(command, "stacks", epilog="\b\nExample:\n  headrace workers stacks web1-4711")
 @_ids
 @_all

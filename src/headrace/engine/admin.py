@@ -37,7 +37,8 @@ _ORDER = ("held", "suspects", "priority", "ready", "group", "parked", "waiting",
 class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     """A queue at one instant (`running` a moment later). `totals`: jobs enqueued, succeeded, failed … since it began.
 
-    `ready` may count a cancelled job that no claim has met yet. `paused`: the reason; None when it is not paused.
+    `ready` may count a cancelled job that no claim has met yet. `paused`: the reason; None when it is not paused. `paused_until_ms`:
+    None when it is paused until somebody resumes it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     last_lease_end_ms: int
     paused: str | None
     paused_at_ms: int | None
+    paused_until_ms: int | None = None
     max_running: int | None = None
     max_length: int | None = None
     overflow: str | None = None
@@ -202,19 +204,20 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         overflow=None if reply[15] is None else reply[15].decode(),
         waiting=reply[16],
         ageing_ms=_optional_ms(reply[17]),
+        paused_until_ms=_optional_ms(reply[18]),
     )
 
 
-def pause(queue: QueueKeys, reason: str) -> Call[bool]:
-    """Stop claims from this queue; running jobs go on. True: it was not paused before."""
+def pause(queue: QueueKeys, reason: str, for_ms: int = 0) -> Call[bool]:
+    """Stop claims from this queue, for so long, or until it is resumed; running jobs go on. True: it was not paused before."""
     found = script("admin_pause")
-    return Call(found, queue.block(found.keys), [LAYOUT_ARG, reason or "paused"], bool)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, reason or "paused", for_ms], bool)
 
 
 def resume(queue: QueueKeys) -> Call[bool]:
     """Let claims go on, and wake a consumer. True: it was paused."""
     found = script("admin_pause")
-    return Call(found, queue.block(found.keys), [LAYOUT_ARG, ""], bool)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, "", 0], bool)
 
 
 # -- jobs
@@ -563,7 +566,7 @@ def list_workers(prefix: str) -> Steps[list[Worker]]:
 
 
 def send_command(prefix: str, worker_id: str, name: str) -> Call[bool]:
-    """Leave "stop", "quiet", "resume" or "stacks" for a worker; False: there is no such worker."""
+    """Leave "stop", "kill", "quiet", "resume" or "stacks" for a worker; False: there is no such worker."""
     return Call(
         script("admin_command"),
         [workers_key(prefix)],

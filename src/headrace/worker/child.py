@@ -29,7 +29,7 @@ from headrace.engine.clients import ServerConfig, SyncClient, backoff_s
 from headrace.engine.keys import QueueKeys, queue_keys
 from headrace.engine.ops import Settlement
 from headrace.errors import ServerError
-from headrace.events import Event, EventName
+from headrace.events import Event, EventName, ProcessEnd
 from headrace.worker import aio
 from headrace.worker.board import Board, ChildRow, Exit, Interrupt, SlotRow, session_id
 from headrace.worker.config import WorkerConfig
@@ -41,7 +41,7 @@ from headrace.worker.interrupts import MainThreadWindow, ThreadWindow
 from headrace.worker.joblog import JobLog, set_up_logging
 from headrace.worker.outlets import Sender
 from headrace.worker.reports import Place, Reports
-from headrace.worker.runs import AnyRun, BatchRun
+from headrace.worker.runs import AnyRun, BatchRun, Run
 from headrace.worker.settle import Session
 from headrace.worker.tally import Tally, send
 
@@ -183,14 +183,23 @@ class Child:
             try:
                 return forker.call(run)
             except JobProcessDied as died:
-                ids = [member.id for member in run.members] if isinstance(run, BatchRun) else [run.id]
+                members = run.members if isinstance(run, BatchRun) else [run]
+                ids = [member.id for member in members]
                 reason = f"worker lost: its process ended ({died})"
                 logger.warning("job %s: its process ended (%s)", ", ".join(ids[:5]), died)
                 self.row.failed += len(ids)
+                self._tell_lost(members, died.end)
                 self.send_until_stopped([lambda: session.blame(ids, reason)])
                 return []
 
         return Calls(lambda run: next(iter(call(run)), None), call)
+
+    def _tell_lost(self, runs: Sequence[Run], end: ProcessEnd) -> None:
+        if self.app.events.has(EventName.JOB_LOST):
+            now_ms = int(time.time() * 1000)
+            for run in runs:
+                lost = Event(EventName.JOB_LOST, now_ms, run.id, run.queue, run.task, run.attempt, process=end)
+                self.app.events.emit(lost)
 
     def _own_runner(self) -> asyncio.Runner:
         """The loop of the main thread's async tasks and hooks."""

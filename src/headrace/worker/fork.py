@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from headrace.engine.ops import Settlement
+from headrace.events import ProcessEnd
 from headrace.worker.processes import Death, die_with_parent, kill_group
 from headrace.worker.runs import AnyRun
 
@@ -21,9 +22,10 @@ _encode = msgspec.msgpack.Encoder().encode
 class JobProcessDied(Exception):
     """The job's process ended without an outcome."""
 
-    def __init__(self, death: Death) -> None:
+    def __init__(self, death: Death, end: ProcessEnd) -> None:
         super().__init__(str(death))
         self.death = death
+        self.end = end
 
 
 class Forker:
@@ -65,7 +67,7 @@ class Forker:
             self._pid = 0
             kill_group(pid)
         if not data:
-            raise JobProcessDied(Death(pid, status, usage.ru_maxrss))
+            raise JobProcessDied(Death(pid, status, usage.ru_maxrss), ProcessEnd(pid, status, usage))
         return _decode(data)
 
     def _be_the_job(self, run: AnyRun, writing: int, consumer: int) -> None:

@@ -20,7 +20,7 @@ BEAT_EVERY_S = 5.0
 
 
 class Presence:
-    """Beats every 5 s; puts the queues on the list of all again when the server was away. `obey` gets what an operator asked for: stop, quiet, resume or stacks."""
+    """Beats every 5 s; puts the queues on the list of all again when the server was away. `obey` gets what an operator asked for: stop, kill, quiet, resume or stacks."""
 
     def __init__(self, crew: Crew, obey: Callable[[str], None], state: Callable[[], str]) -> None:
         self._crew = crew

@@ -326,8 +326,21 @@ class Supervisor:
                 self._crew.say("quiet: running jobs finish, no other is taken" if is_quiet else "taking jobs again")
         elif command == "stacks":
             self._show_stacks()
+        elif command == "kill":
+            self._kill_running()
         else:
             self._crew.say(f"an operator asked for {command!r}, which this version does not know")
+
+    def _kill_running(self) -> None:
+        """End the processes of the jobs that run now; those have failed, or are tried again as their policies say."""
+        for child in self._crew.living():
+            jobs = [job_id for _, job_id in self._crew.running(child)]
+            if jobs:
+                self._crew.say(
+                    f"an operator kills child {child.number} (pid {child.pid}), which runs {', '.join(jobs[:5])}"
+                )
+                child.overdue.update(jobs)
+                self._crew.kill(child, "an operator killed its process")
 
     def _show_stacks(self) -> None:
         for child in self._crew.living():

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- tend: promote due jobs, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
+-- tend: promote due jobs, end pauses whose time is over, take over sessions whose lease has ended, trim what is kept no longer. Bounded; run by every supervisor.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta producers wake stats watched cancels progress ties schedules
 -- ARGV[1] layout  [2] sweep while the clock says no more than these ms (0: never)  [3] most succeeded jobs kept  [4] most failed jobs kept
 -- returns {server ms, promoted, sessions swept, ids swept, trimmed, ids failed, sessions that overran their lease,
@@ -12,10 +12,14 @@
 -- include: edges
 -- include: release
 local q = queue_at(1)
-local meta = redis.call('HMGET', q.meta, 'layout', 'longest_lease')
+local meta = redis.call('HMGET', q.meta, 'layout', 'longest_lease', 'paused_until')
 local wrong = layout_error(meta[1])
 if wrong then return wrong end
 local now_ms = now()
+if meta[3] and tonumber(meta[3]) <= now_ms then
+  redis.call('HDEL', q.meta, 'paused', 'paused_at', 'paused_until')
+  ring(q)
+end
 local next_due, promoted = promote(q, now_ms)
 local swept, jobs, failed = {}, {}, {}
 local overdue = redis.call('ZRANGEBYSCORE', q.sessions, '-inf', now_ms, 'LIMIT', 0, 16)
