@@ -53,6 +53,11 @@ class Bench:
         assert process.wait(60) == 0, self.log_of(process)
         return "worked True" in self.log_of(process)
 
+    def told(self, process: subprocess.Popen[bytes]) -> list[str]:
+        """What its jobs and handlers have said, in order."""
+        lines = self.log_of(process).splitlines()
+        return [line.removeprefix("told ") for line in lines if line.startswith("told ")]
+
     def ran(self) -> list[int]:
         return [int(line) for line in self.ledger.read_text().split()]
 

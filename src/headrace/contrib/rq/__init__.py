@@ -5,16 +5,13 @@ A thin layer: every job is an ordinary headrace job. What it does not offer says
 
 from headrace.contrib.rq.callbacks import Callback
 from headrace.contrib.rq.connections import Connection, get_current_connection, pop_connection, push_connection
-from headrace.contrib.rq.exceptions import missing
 from headrace.contrib.rq.job import Retry, cancel_job, get_current_job, requeue_job
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.rate_limit import RateLimit
 from headrace.contrib.rq.repeat import Repeat
 from headrace.contrib.rq.version import VERSION as __version__
 from headrace.contrib.rq.webhook import Webhook
-from headrace.contrib.rq.worker import SimpleWorker, Worker
-
-SpawnWorker = missing("SpawnWorker", "Worker runs each job in a process of its own")
+from headrace.contrib.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [
     "Callback",

@@ -8,7 +8,6 @@ stored job: what is said of that does not change any more, but its `meta`.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -25,8 +24,6 @@ from headrace.contrib.rq.retry import Retry
 from headrace.contrib.rq.serializers import resolve_serializer, unpack
 from headrace.contrib.rq.statuses import JobStatus, status_of
 from headrace.contrib.rq.terms import (
-    JOB_CLASS_VARIABLE,
-    SERIALIZER_VARIABLE,
     TASK,
     Terms,
     read_terms,
@@ -817,10 +814,10 @@ def get_current_job(connection: Any = None, job_class: Any = None) -> Job | None
 
 
 def _fetch_running(running: context.JobContext, connection: Any, job_class: Any) -> Job:
-    from headrace.contrib.rq.runner import worker_connection
+    from headrace.contrib.rq import runner
 
-    kind: type[Job] = job_class or import_attribute(os.environ.get(JOB_CLASS_VARIABLE) or f"{__name__}.Job")
-    job = kind(None, connection or worker_connection(), os.environ.get(SERIALIZER_VARIABLE))
+    kind: type[Job] = job_class or runner.job_class()
+    job = kind(None, connection or runner.worker_connection(), runner.serializer())
     job._id = running.id
     job._look(running.queue)
     return job

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from headrace.contrib.rq.callbacks import Callback
 from headrace.contrib.rq.connections import app_of, forget_app, resolve_connection
-from headrace.contrib.rq.defaults import DEFAULT_RESULT_TTL, RQ_KEY_PREFIX
+from headrace.contrib.rq.defaults import RQ_KEY_PREFIX
 from headrace.contrib.rq.exceptions import (
     DuplicateJobError,
     InvalidJobDependency,
@@ -26,7 +26,7 @@ from headrace.contrib.rq.job import Job, JobStatus, Retry
 from headrace.contrib.rq.rate_limit import RateLimit, limit_of
 from headrace.contrib.rq.repeat import Repeat
 from headrace.contrib.rq.serializers import Serializer, pack, resolve_serializer
-from headrace.contrib.rq.terms import TASK
+from headrace.contrib.rq.terms import FOREVER_S, TASK
 from headrace.contrib.rq.timeouts import BaseDeathPenalty, UnixSignalDeathPenalty
 from headrace.contrib.rq.utils import backend_class, compact, get_version, parse_timeout
 from headrace.contrib.rq.webhook import Webhook
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
         StartedJobRegistry,
     )
 
-FOREVER_S = 10 * 365 * 86_400
 DESCRIPTION_CHARS_MAX = 1000
 
 Func = Callable[..., Any] | str
@@ -460,11 +459,11 @@ class Queue:
         if job.failure_ttl is not None:
             warnings.warn("failure_ttl is not used: failed jobs are kept for 30 days", RuntimeWarning, stacklevel=5)
         limit_s = job.timeout or self._default_timeout
-        keep_s = job.get_result_ttl(DEFAULT_RESULT_TTL)
         found: dict[str, Any] = {
             "timeout": None if limit_s < 0 else limit_s,
-            "result_ttl": FOREVER_S if keep_s < 0 else keep_s,
         }
+        if job.result_ttl is not None:  # else the worker's default counts
+            found["result_ttl"] = FOREVER_S if job.result_ttl < 0 else job.result_ttl
         if job.ttl is not None:
             found["expires"] = job.ttl
         if job._id is not None:

@@ -16,6 +16,8 @@ JOB_CLASS_VARIABLE = "HEADRACE_RQ_JOB_CLASS"
 RETURNED = "the job returned a Retry"
 REPEATS = "the job has succeeded, and repeats"
 RETRY_IN = f"{RetryIn.__module__}.{RetryIn.__qualname__}"
+FOREVER_S = 10 * 365 * 86_400
+"""What -1 means where RQ keeps something for good."""
 _LEFT = re.compile(r"\(left: retries (\d+), repeats (\d+)\)$")
 
 
