@@ -54,14 +54,14 @@ def command() -> None:
 @subcommand(command, "ls", epilog="\b\nExample:\n  headrace limit ls --json | jq .parked")
 @click.option("--queue", "-Q", metavar="QUEUE", help="Of this queue only.")
 def list_limits(queue: str | None) -> int:
-    """List the limits that hold jobs back now, are held themselves, or were changed.
+    """List the limits that are in use, hold jobs back, are held themselves, or were changed.
 
     In a pipe: queue, limit, rule that was set, running, parked, opens at, held until.
     """
     client = settings().client()
     names = [queue] if queue else client.run(admin.queue_names(client.prefix))
     states = [state for name in names for state in client.run(admin.list_limits(queue_keys(name, client.prefix)))]
-    print_rows([row(state) for state in states], COLUMNS, empty="no limit holds anything back")
+    print_rows([row(state) for state in states], COLUMNS, empty="no limit is in use")
     return OK
 
 

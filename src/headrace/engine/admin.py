@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -441,7 +442,9 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     """A limit at one instant; instants are Unix ms, None for never.
 
     `rule`: what was set for it at run time (r jobs per p ms, b burst, c at once); None: as jobs say. `parked`: jobs that wait for
-    it; `opens_ms`: when the first of them is looked at again; `held_until_ms`: it lets nothing through before.
+    it; `opens_ms`: when the first of them is looked at again; `held_until_ms`: it lets nothing through before. `holds`: what
+    holds now, as it was set, for it or for its template, or as a job says that uses it; None where none was met.
+    `fills_ms`: when all of its rate is free again.
     """
 
     queue: str
@@ -451,23 +454,60 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     opens_ms: int | None
     held_until_ms: int | None
     rule: dict[str, Any] | None
+    holds: dict[str, Any] | None = None
+    fills_ms: float | None = None
+    server_ms: int = 0
+
+    @property
+    def used(self) -> int | None:
+        """How many of the rate's burst are used up; None: no rate is known."""
+        if self.holds is None or "r" not in self.holds:
+            return None
+        left_ms = max((self.fills_ms or 0) - self.server_ms, 0)
+        step_ms: float = self.holds["p"] / self.holds["r"]
+        return math.ceil(left_ms / step_ms - 1e-6)
+
+    @property
+    def free_ms(self) -> int | None:
+        """When a job may start next: now, later; None when a slot must become free first, or no rule is known."""
+        if self.holds is None:
+            return self.opens_ms
+        if "c" in self.holds and self.running >= self.holds["c"]:
+            return None
+        at_ms = float(max(self.held_until_ms or 0, self.server_ms))
+        if "r" in self.holds:
+            step_ms = self.holds["p"] / self.holds["r"]
+            at_ms = max(at_ms, (self.fills_ms or 0) + step_ms - step_ms * max(self.holds.get("b", 1), 1))
+        return math.ceil(at_ms)
 
 
-def look_at_limits(queue: QueueKeys, names: Sequence[str]) -> Call[list[LimitState]]:
-    """How these limits of a queue stand, each by its own name."""
+def look_at_limits(
+    queue: QueueKeys, names: Sequence[str], said: Mapping[str, dict[str, Any]] = {}
+) -> Call[list[LimitState]]:
+    """How these limits of a queue stand, each by its own name. `said`: what jobs say of them, as far as that is known."""
     found = script("admin_limit_look")
 
     def decode(reply: list[Any]) -> list[LimitState]:
         rules = {name.decode(): msgspec.msgpack.decode(packed) for name, packed in text_pairs(reply[1])}
+        server_ms = int(reply[0])
         return [
-            _limit_state(queue.name, name, row, rules.get(name)) for name, row in zip(names, reply[2:], strict=True)
+            _limit_state(queue.name, name, row, rules, said.get(name), server_ms)
+            for name, row in zip(names, reply[2:], strict=True)
         ]
 
     return Call(found, queue.block(found.keys), [LAYOUT_ARG, *names], decode)
 
 
-def _limit_state(queue: str, name: str, row: list[Any], rule: dict[str, Any] | None) -> LimitState:
-    held_until, running, parked, opens = row
+def _limit_state(
+    queue: str,
+    name: str,
+    row: list[Any],
+    rules: Mapping[str, dict[str, Any]],
+    said: dict[str, Any] | None,
+    server_ms: int,
+) -> LimitState:
+    held_until, running, parked, opens, fills = row
+    rule = rules.get(name)
     return LimitState(
         queue=queue,
         name=name,
@@ -476,6 +516,9 @@ def _limit_state(queue: str, name: str, row: list[Any], rule: dict[str, Any] | N
         opens_ms=_optional_ms(opens),
         held_until_ms=_optional_ms(held_until),
         rule=rule,
+        holds=rule or (None if said is None else rules.get(said["t"], said)),
+        fills_ms=None if fills is None else float(fills),
+        server_ms=server_ms,
     )
 
 
@@ -484,11 +527,13 @@ def _optional_ms(score: bytes | float | None) -> int | None:
 
 
 def list_limits(queue: QueueKeys) -> Steps[list[LimitState]]:
-    """The limits that hold jobs back now, are held themselves, or were changed; up to 1,000, sorted by name."""
-    names: list[str] = yield Call(script("admin_limit_names"), queue.block(("meta", "jobs")), [LAYOUT_ARG], _texts)
+    """The limits that running jobs use, that hold jobs back, are held, or were changed; up to 1,000, sorted by name."""
+    found = script("admin_limit_names")
+    names, packed = yield Call(found, queue.block(found.keys), [LAYOUT_ARG], list)
     if not names:
         return []
-    states: list[LimitState] = yield look_at_limits(queue, sorted(names)[:MOST_LIMITS])
+    said = {name.decode(): msgspec.msgpack.decode(data) for name, data in zip(names, packed, strict=True) if data}
+    states: list[LimitState] = yield look_at_limits(queue, sorted(_texts(names))[:MOST_LIMITS], said)
     return states
 
 

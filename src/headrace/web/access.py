@@ -32,6 +32,7 @@ class Right(enum.StrEnum):
     STOP_WORKERS = "stop_workers"
     EDIT_SCHEDULES = "edit_schedules"
     RUN_SCHEDULES = "run_schedules"
+    EDIT_LIMITS = "edit_limits"
 
 
 @dataclass(frozen=True, slots=True)

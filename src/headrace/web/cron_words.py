@@ -6,10 +6,8 @@ Whatever has no short form is told field by field. The expression is one that `c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
-Say: TypeAlias = Callable[..., str]
-"""The words of one language: `say("cron_minutes", n=5)`."""
+from headrace.web.frame import Say
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")

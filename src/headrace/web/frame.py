@@ -37,6 +37,8 @@ logger = logging.getLogger("headrace.web")
 audit_logger = logging.getLogger("headrace.web.audit")
 
 Show: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+Say: TypeAlias = "Callable[..., str]"
+"""The words of one language: `say("every", span="5 s")`."""
 Do: TypeAlias = "Callable[[Request, Mapping[str, str]], Awaitable[Response]]"
 
 HEADERS = {
@@ -206,6 +208,13 @@ class Frame:
         response = await do(request, form)
         self.source.forget()
         return response
+
+    async def known_queue(self, request: Request) -> str:
+        """The queue that the address names; raises UsageError when there is none of that name."""
+        name: str = request.path_params["queue"]
+        if name not in await self.source.run(admin.queue_names(self.source.prefix)):
+            raise UsageError(f"no queue {name!r}")
+        return name
 
     async def done(self, request: Request, did: str, what: str, count: int, to: str) -> Response:
         """Note it, and send the browser to where the result is to be seen."""

@@ -20,8 +20,8 @@ from headrace.engine.keys import QueueKeys, check_queue_name
 from headrace.engine.schedules import Found
 from headrace.schedules import Schedule
 from headrace.web.access import Right
-from headrace.web.cron_words import Say, in_words
-from headrace.web.frame import Frame, shown_span
+from headrace.web.cron_words import in_words
+from headrace.web.frame import Frame, Say, shown_span
 
 NEXT = 5
 LAST = 5

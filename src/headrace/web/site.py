@@ -26,6 +26,7 @@ from headrace.web.chart import bars, spark
 from headrace.web.data import SPANS, Overview, Source
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
+from headrace.web.limits import LimitPages
 from headrace.web.programs import Programs
 from headrace.web.schedules import SchedulePages
 from headrace.web.words import Words
@@ -85,26 +86,20 @@ class Site:
 
     # Writes
 
-    async def _known_queue(self, request: Request) -> str:
-        name: str = request.path_params["queue"]
-        if name not in await self.source.run(admin.queue_names(self.source.prefix)):
-            raise UsageError(f"no queue {name!r}")
-        return name
-
     async def _pause(self, request: Request, form: Mapping[str, str]) -> Response:
-        name = await self._known_queue(request)
+        name = await self._frame.known_queue(request)
         user = request.state.access.user
         reason = f"{form.get('reason', '').strip()[:200] or 'paused on the dashboard'} ({user})"
         is_new = await self.source.run(admin.pause(self.source.queue(name), reason))
         return await self._frame.done(request, "pause", name, int(is_new), "/queues")
 
     async def _resume(self, request: Request, _: Mapping[str, str]) -> Response:
-        name = await self._known_queue(request)
+        name = await self._frame.known_queue(request)
         was_paused = await self.source.run(admin.resume(self.source.queue(name)))
         return await self._frame.done(request, "resume", name, int(was_paused), "/queues")
 
     async def _purge(self, request: Request, form: Mapping[str, str]) -> Response:
-        name = await self._known_queue(request)
+        name = await self._frame.known_queue(request)
         if form.get("name", "").strip() != name:
             words: Words = request.state.words
             return await self._frame.render(
@@ -147,7 +142,7 @@ def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Se
         hosts: the only host names that it answers to; None: any.
     """
     frame = Frame(Source(app), access, environment, hosts)
-    pages = (JobPages(frame), SchedulePages(frame), Site(frame), Programs(frame))
+    pages = (JobPages(frame), SchedulePages(frame), LimitPages(frame), Site(frame), Programs(frame))
     found = Starlette(routes=[route for part in pages for route in part.routes()])
     found.state.source = frame.source
     return found
