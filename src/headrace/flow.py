@@ -16,7 +16,7 @@ import msgspec
 from headrace import wire
 from headrace.chain import Flow, Node
 from headrace.core.options import Durability
-from headrace.core.record import ENDED_STATES, LAYOUT, JobOptions, Record, State, Stored, encode, new_job_id
+from headrace.core.record import LAYOUT, JobOptions, Record, Stored, encode, new_job_id
 from headrace.engine import flows, ops
 from headrace.engine.call import Steps, command
 from headrace.engine.clients import AsyncClient, SyncClient
@@ -27,6 +27,8 @@ from headrace.job import Job, JobCall
 
 R_co = TypeVar("R_co", covariant=True)
 RECORDS_A_LOOK = 500
+JOBS_A_LIST = 20_000
+"""So many jobs are counted for a list of flows; of those that are larger, the last step is looked at."""
 JobParts = list[tuple[str, Durability, list[ops.NewJob]]]
 
 
@@ -401,6 +403,10 @@ class Placed(msgspec.Struct, frozen=True):
     def ids(self) -> list[str]:
         return self.node.ids(self.base, self.own_number)
 
+    @property
+    def span(self) -> flows.Span:
+        return self.node.span(self.base, self.own_number)
+
 
 class Layout:
     """All steps of a flow, those first that it was enqueued with; what its jobs add is found by `more`."""
@@ -441,60 +447,105 @@ def look_at(home: QueueKeys, flow_id: str) -> Steps[FlowState]:
     layout = Layout(home, flow_id, graph)
     steps: list[StepState] = []
     while len(steps) < len(layout.steps):  # what a job adds is there before it ends: so who ended has nothing unseen
-        for placed in layout.steps[len(steps) :]:
-            steps.append((yield from _step_state(placed, len(steps), home.prefix)))
+        steps += yield from _step_states(layout.steps[len(steps) :], len(steps), home.prefix)
         yield from layout.more()
     created = datetime.fromtimestamp(graph.created_at_ms / 1000, UTC)
     state = _whole_state(steps, steps[layout.declared - 1])
     return FlowState(id=flow_id, name=graph.name, queue=home.name, created_at=created, state=state, steps=steps)
 
 
-def _step_state(placed: Placed, number: int, prefix: str) -> Steps[StepState]:
-    keys, ids = queue_keys(placed.node.queue, prefix), placed.ids
-    counts: Counter[str] = Counter()
-    error = ""
-    for start in range(0, len(ids), RECORDS_A_LOOK):
-        part = ids[start : start + RECORDS_A_LOOK]
-        records, waits = yield from _read(keys, part)
-        for job_id, record, is_waiting in zip(part, records, waits, strict=True):
-            state = yield from _state_of(keys, job_id, record, is_waiting)
-            counts[state] += 1
-            if state == "failed" and not error and record is not None:
-                error = msgspec.msgpack.decode(record, type=Record).reason or ""
-    return StepState(
-        number=number, task=placed.node.task, queue=placed.node.queue, size=len(ids), after=placed.after,
-        states=dict(counts), first_error=error, before=placed.before,
+def _step_states(some: Sequence[Placed], first: int, prefix: str) -> Steps[list[StepState]]:
+    found: dict[int, StepState] = {}
+    for queue in dict.fromkeys(placed.node.queue for placed in some):
+        mine = [(number, placed) for number, placed in enumerate(some, first) if placed.node.queue == queue]
+        rows = yield from flows.count_states(queue_keys(queue, prefix), [placed.span for _, placed in mine])
+        for (number, placed), (counts, failed) in zip(mine, rows, strict=True):
+            error = "" if failed is None else msgspec.msgpack.decode(failed, type=Record).reason or ""
+            found[number] = StepState(
+                number=number, task=placed.node.task, queue=queue, size=placed.node.size, after=placed.after, states=counts,
+                first_error=error, before=placed.before,
+            )  # fmt: skip
+    return [found[number] for number in sorted(found)]
+
+
+class FlowSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow in a list, without what its jobs have added. `done`: jobs that succeeded; None where there are too many to count.
+
+    `state`: as of a FlowState; of one too large to count, "running" or "ended".
+    """
+
+    id: str
+    name: str
+    queue: str
+    created_at: datetime
+    state: str
+    jobs: int
+    done: int | None
+
+
+def summaries(prefix: str, queues: Sequence[str], before_ms: int | None, limit: int) -> Steps[list[FlowSummary]]:
+    """The newest flows of these queues that began before an instant, at a cost that is bounded, whatever their size."""
+    rows: list[tuple[int, str, str, Graph]] = []
+    for name in queues:
+        for flow_id, at_ms, graph in (yield from flows.graphs_before(queue_keys(name, prefix), before_ms, limit)):
+            rows.append((at_ms, name, flow_id, graph))
+    rows = sorted(rows, key=lambda row: -row[0])[:limit]
+    wanted: dict[str, list[tuple[str, int, flows.Span]]] = {}
+    room = JOBS_A_LIST
+    small: set[str] = set()
+    for _, _, flow_id, graph in rows:
+        jobs = sum(node.size for node in graph.nodes)
+        if jobs <= room:
+            room -= jobs
+            small.add(flow_id)
+        for number, node in enumerate(graph.nodes):
+            if flow_id in small:
+                wanted.setdefault(node.queue, []).append((flow_id, number, node.span(flow_id, number)))
+        if flow_id not in small:
+            last, node = len(graph.nodes) - 1, graph.nodes[-1]
+            wanted.setdefault(node.queue, []).append((flow_id, last, (node.ids(flow_id, last)[-1], 0, 0)))
+    states: dict[tuple[str, int], dict[str, int]] = {}
+    for name, asked in wanted.items():
+        counts = yield from flows.count_states(queue_keys(name, prefix), [span for _, _, span in asked])
+        states.update(
+            {(flow_id, number): found for (flow_id, number, _), (found, _) in zip(asked, counts, strict=True)}
+        )
+    return [_summary(row, states, is_counted=row[2] in small) for row in rows]
+
+
+def _summary(
+    row: tuple[int, str, str, Graph], states: dict[tuple[str, int], dict[str, int]], *, is_counted: bool
+) -> FlowSummary:
+    at_ms, queue, flow_id, graph = row
+    jobs, last = sum(node.size for node in graph.nodes), len(graph.nodes) - 1
+    mine = [states[flow_id, number] for number in range(last + 1)] if is_counted else [states[flow_id, last]]
+    state = _state_of_all(mine, mine[-1])
+    done = sum(counts.get("succeeded", 0) + counts.get("gone", 0) for counts in mine) if is_counted else None
+    return FlowSummary(
+        id=flow_id, name=graph.name, queue=queue, created_at=datetime.fromtimestamp(at_ms / 1000, UTC), jobs=jobs,
+        state=state if is_counted or state == "running" else "ended", done=done,
     )  # fmt: skip
 
 
-def _read(keys: QueueKeys, ids: list[str]) -> Steps[tuple[list[bytes | None], list[bytes | None]]]:
+def _read(keys: QueueKeys, ids: list[str]) -> Steps[list[bytes | None]]:
     records: list[bytes | None] = yield command("HMGET", keys.jobs, *ids, key=keys.jobs, decode=list)
-    waiting = (keys.base + "waiting").encode()
-    waits: list[bytes | None] = yield command("HMGET", waiting, *ids, key=waiting, decode=list)
-    return records, waits
-
-
-def _state_of(keys: QueueKeys, job_id: str, record: bytes | None, is_waiting: bytes | None) -> Steps[str]:
-    if record is None:
-        return "gone"
-    if record[2] != Stored.LIVE:
-        return str(ENDED_STATES[Stored(record[2])])
-    if is_waiting is not None:
-        return str(State.WAITING)
-    look = yield from ops.look(keys, job_id)
-    return "gone" if look is None else str(look.state)
+    return records
 
 
 def _whole_state(steps: list[StepState], last: StepState) -> str:
+    return _state_of_all([step.states for step in steps], last.states)
+
+
+def _state_of_all(states: Sequence[dict[str, int]], last: dict[str, int]) -> str:
     counts: Counter[str] = Counter()
-    for step in steps:
-        counts.update(step.states)
+    for each in states:
+        counts.update(each)
     ended = {"succeeded", "failed", "cancelled", "expired", "gone"}
     if set(counts) - ended:
         return "running"
     if counts["failed"] or counts["expired"]:
         return "failed"
-    return "cancelled" if last.states.keys() == {"cancelled"} else "succeeded"
+    return "cancelled" if last.keys() == {"cancelled"} else "succeeded"
 
 
 def cancel(home: QueueKeys, flow_id: str) -> Steps[int]:
@@ -527,7 +578,7 @@ def retry(home: QueueKeys, flow_id: str) -> Steps[int]:
         keys, ids = queue_keys(placed.node.queue, home.prefix), placed.ids
         for start in range(0, len(ids), RECORDS_A_LOOK):
             part = ids[start : start + RECORDS_A_LOOK]
-            records, _ = yield from _read(keys, part)
+            records = yield from _read(keys, part)
             for job_id, state in zip(part, flows.states_of(records), strict=True):
                 if state in (Stored.FAILED, Stored.EXPIRED):
                     failed.append((keys, job_id))

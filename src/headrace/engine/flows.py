@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from headrace.core.record import Stored
 from headrace.engine import ops
+from headrace.engine.admin import text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys, queue_keys
 from headrace.engine.ops import LAYOUT_ARG
@@ -205,6 +206,81 @@ def flow_ids(home: QueueKeys, first: int, last: int) -> Call[list[str]]:
     return command("ZREVRANGE", key, first, last, key=key, decode=lambda reply: [item.decode() for item in reply])
 
 
+def graphs_before(home: QueueKeys, before_ms: int | None, limit: int) -> Steps[list[tuple[str, int, Graph]]]:
+    """The newest flows that a queue is home to and that are older than an instant: (id, when it was noted, its graph)."""
+    key = _key(home, "flows")
+    most = "+inf" if before_ms is None else f"({before_ms}"
+    pairs: list[tuple[bytes, Any]] = yield command(
+        "ZREVRANGEBYSCORE", key, most, "-inf", "WITHSCORES", "LIMIT", 0, limit, key=key,
+        decode=lambda reply: list(text_pairs(reply)),
+    )  # fmt: skip
+    if not pairs:
+        return []
+    graphs = _key(home, "graphs")
+    found: list[bytes | None] = yield command(
+        "HMGET", graphs, *(flow_id for flow_id, _ in pairs), key=graphs, decode=list
+    )
+    return [
+        (flow_id.decode(), int(float(at)), decode_graph(data))
+        for (flow_id, at), data in zip(pairs, found, strict=True)
+        if data is not None
+    ]
+
+
+Span: TypeAlias = "tuple[str, int, int]"
+"""Jobs by id: a prefix, the first number behind it, how many; or one id, 0, and 0."""
+_STATES = (
+    "gone",
+    "waiting",
+    "scheduled",
+    "retrying",
+    "queued",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "expired",
+)
+
+
+def count_states(queue: QueueKeys, spans: Sequence[Span]) -> Steps[list[tuple[dict[str, int], bytes | None]]]:
+    """In which states these jobs of a queue are: for each span its counts, and the record of the first that failed.
+
+    One call for each 1,000 jobs, whatever their states: a group of 100,000 takes a hundred.
+    """
+    totals: list[dict[str, int]] = [{} for _ in spans]
+    failed: list[bytes | None] = [None] * len(spans)
+    found = script("count_states")
+    for numbers, parts in _portions(spans):
+        args: list[Arg] = [LAYOUT_ARG, *(word for part in parts for word in part)]
+        rows: list[list[Any]] = yield Call(found, queue.block(found.keys), args, list)
+        for number, row in zip(numbers, rows, strict=True):
+            for state, count in zip(_STATES, row, strict=False):
+                if count:
+                    totals[number][state] = totals[number].get(state, 0) + count
+            failed[number] = failed[number] or row[-1] or None
+    return list(zip(totals, failed, strict=True))
+
+
+def _portions(spans: Sequence[Span]) -> Iterator[tuple[list[int], list[Span]]]:
+    """The spans cut into calls of at most 1,000 jobs each: which of them, and the part."""
+    numbers: list[int] = []
+    parts: list[Span] = []
+    room = ops.MOST_JOBS_A_CALL
+    for number, (name, first, count) in enumerate(spans):
+        end = first + max(count, 1)
+        while first < end:
+            taken = min(room, end - first)
+            numbers.append(number)
+            parts.append((name, first, taken if count else 0))
+            first, room = first + taken, room - taken
+            if not room:
+                yield numbers, parts
+                numbers, parts, room = [], [], ops.MOST_JOBS_A_CALL
+    if numbers:
+        yield numbers, parts
+
+
 def half_done(queue: QueueKeys, name: str, older_ms: int, server_ms: int) -> Call[list[str]]:
     """Ids in `linking` or `incomplete` that have been there for longer."""
     key = _key(queue, name)
@@ -286,6 +362,14 @@ class GraphNode(msgspec.Struct, frozen=True, array_like=True):
         if not self.count:
             return [f"{flow_id}.{number}"]
         return [f"{flow_id}.{number}.{i}" for i in range(self.count)]
+
+    def span(self, flow_id: str, number: int) -> Span:
+        """The same jobs, as `count_states` takes them."""
+        return (f"{flow_id}.{number}.", 0, self.count) if self.count else (f"{flow_id}.{number}", 0, 0)
+
+    @property
+    def size(self) -> int:
+        return self.count or 1
 
 
 class Graph(msgspec.Struct, frozen=True, array_like=True):

@@ -24,6 +24,7 @@ from headrace.errors import JobNotFound, UsageError
 from headrace.web.access import Decide, Right
 from headrace.web.chart import bars, spark
 from headrace.web.data import SPANS, Overview, Source
+from headrace.web.flows import FlowPages
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
 from headrace.web.limits import LimitPages
@@ -142,7 +143,7 @@ def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Se
         hosts: the only host names that it answers to; None: any.
     """
     frame = Frame(Source(app), access, environment, hosts)
-    pages = (JobPages(frame), SchedulePages(frame), LimitPages(frame), Site(frame), Programs(frame))
+    pages = (JobPages(frame), SchedulePages(frame), FlowPages(frame), LimitPages(frame), Site(frame), Programs(frame))
     found = Starlette(routes=[route for part in pages for route in part.routes()])
     found.state.source = frame.source
     return found
