@@ -17,6 +17,7 @@ from rq_bench import HERE, Bench
 from headrace.contrib.rq import Queue, requeue_job
 from headrace.contrib.rq.connections import app_of
 from headrace.contrib.rq.convert import Refused, convert
+from headrace.contrib.rq.group import Group
 from headrace.contrib.rq.job import Job, JobStatus
 from headrace.contrib.rq.migrate import Move, Row
 from headrace.contrib.rq.serializers import JSONSerializer, PickleSerializer
@@ -64,8 +65,12 @@ def dumped(bench: Bench) -> Any:
 def test_what_rq_wrote_is_moved_and_runs(bench: Bench, version: str) -> None:
     """Ids, arguments, meta, times, time limits, what is left of ttl and retries; children wait for their parents; then it all runs."""
     rq_golden.load(bench.connection, version)
+    see_moved(bench, *move(bench))
+
+
+def see_moved(bench: Bench, rows: dict[tuple[str, str], Row], told: Told) -> None:
+    """What `rq_fill.py` made is in headrace, and runs there."""
     created = bench.connection.hget("rq:job:plain", "created_at").decode()
-    rows, told = move(bench)
 
     def job(job_id: str) -> Job:
         return Job.fetch(job_id, bench.connection)
@@ -97,7 +102,10 @@ def test_what_rq_wrote_is_moved_and_runs(bench: Bench, version: str) -> None:
     ran = bench.ran()
     assert {1, 5, 6, 7, 30, 31, 105} <= set(ran) and len(ran) == len(set(ran))
     assert ran.index(1) < ran.index(30) < ran.index(31)
-    assert {"in-json", "unreadable", "a-ghost", "child-of-failed", "started", "in-between"} <= set(told)
+    if bench.connection.exists("rq:groups"):
+        assert [job.id for job in Group.fetch("a-group", bench.connection).get_jobs()] == ["in-a-group"]
+    left = {"in-json", "unreadable", "a-ghost", "child-of-failed", "child-of-any", "started", "in-between"}
+    assert set(told) == left
     requeue_job("failed", bench.connection)
 
 

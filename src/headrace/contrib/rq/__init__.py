@@ -3,6 +3,7 @@
 A thin layer: every job is an ordinary headrace job. What it does not offer says so when it is called.
 """
 
+from headrace.contrib.rq.alias import install_as_rq
 from headrace.contrib.rq.callbacks import Callback
 from headrace.contrib.rq.connections import Connection, get_current_connection, pop_connection, push_connection
 from headrace.contrib.rq.job import Retry, cancel_job, get_current_job, requeue_job
@@ -28,6 +29,7 @@ __all__ = [
     "cancel_job",
     "get_current_connection",
     "get_current_job",
+    "install_as_rq",
     "pop_connection",
     "push_connection",
     "requeue_job",

@@ -46,12 +46,12 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """`keep_until_ms`: of a job that has failed. `waits_for`: as above."""
+    """`keep_until_ms`: of a job that has failed. `group`: whose name it stands under."""
 
     id: str
     new: NewJob
     keep_until_ms: int
-    waits_for: list[tuple[str, str]]
+    group: str | None
 
 
 def convert(moving: Moving, app: Headrace, connection: Any, serializer: Serializer) -> Converted:
@@ -82,7 +82,7 @@ def convert(moving: Moving, app: Headrace, connection: Any, serializer: Serializ
     if moving.left_ms is not None and moving.place is not Place.FAILED:
         plan = msgspec.structs.replace(plan, expires_in_ms=moving.left_ms)
     new, _ = app.new_job(msgspec.structs.replace(call, plan=plan))
-    return Converted(job.id, _as_it_was(new, job, moving.place), _keep_until_ms(moving.score), moving.waits_for)
+    return Converted(job.id, _as_it_was(new, job, moving.place), _keep_until_ms(moving.score), job.group_id)
 
 
 def _as_it_was(new: NewJob, job: StoredJob, place: Place) -> NewJob:
@@ -106,8 +106,6 @@ def _keep_until_ms(score: float) -> int:
 
 def _draft(queue: Queue, job: StoredJob) -> Job:
     """It as a job that is not stored yet, but for its call."""
-    if job.group_id:
-        raise Refused("it is one of a group's jobs, which are not moved")
     # What others wait for is kept, whatever its result_ttl, until they are tied to it.
     result_ttl = job.result_ttl
     if job.has_children and 0 <= (result_ttl or 0) < PARENT_TTL_S:
@@ -119,6 +117,7 @@ def _draft(queue: Queue, job: StoredJob) -> Job:
         draft.repeats_left, draft.repeat_intervals = job.repeats, job.repeat_intervals
     if job.rate_limit:
         draft.rate_limit_key, draft.rate_limit_concurrency = job.rate_limit
+    draft.group_id = job.group_id
     draft._dependency_ids = list(job.parents)
     return draft
 

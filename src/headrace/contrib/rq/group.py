@@ -74,13 +74,17 @@ class Group:
         if pipeline is not None:
             not_offered("Group.enqueue_many(pipeline=)", "many jobs are stored in one call already")
         jobs = queue.enqueue_many(job_datas, group_id=self.name)
-        if jobs:
+        self.note([(job.origin, job.id) for job in jobs])
+        return jobs
+
+    def note(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """Jobs that are stored are of this group: (queue, id) each (not in RQ)."""
+        members = [f"{queue}/{job_id}" for queue, job_id in jobs]
+        if members:
             key, names = self._full_key, f"{self._app.prefix}:rq:groups"
-            members = [f"{job.origin}/{job.id}" for job in jobs]
             self._app.client.run(command("SADD", key, *members, key=key, decode=int))
             self._app.client.run(command("EXPIRE", key, KEPT_S, key=key, decode=int))
             self._app.client.run(command("SADD", names, self.name, key=names, decode=int))
-        return jobs
 
     def get_jobs(self) -> list[Job]:
         """Its jobs that are still there."""

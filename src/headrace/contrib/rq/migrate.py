@@ -20,6 +20,7 @@ import redis
 
 from headrace.contrib.rq.connections import app_of
 from headrace.contrib.rq.convert import Converted, Moving, Refused, convert
+from headrace.contrib.rq.group import Group
 from headrace.contrib.rq.serializers import PickleSerializer, Serializer
 from headrace.contrib.rq.source import Note, Source
 from headrace.contrib.rq.stored import Place, StoredJob, Unreadable
@@ -292,6 +293,8 @@ class Move:
         for each in jobs if place is Place.DEFERRED else ():
             # To those that it was stored with: when this is done again, some of them may have ended since.
             client.run(flows.link_again(keys, each.id, is_gone_done=True))
+        for group in {each.group for each in jobs if each.group and each.id not in there}:
+            Group(self._connection, group).note([(keys.name, each.id) for each in jobs if each.group == group])
         return there
 
     # One job

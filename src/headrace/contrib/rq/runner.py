@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from headrace.app import Headrace
 from headrace.context import current_job
+from headrace.contrib.rq.alias import install_as_rq, is_wanted
 from headrace.contrib.rq.connections import MAX_PAYLOAD_BYTES, connection_to
 from headrace.contrib.rq.defaults import CALLBACK_TIMEOUT, DEFAULT_JOB_CLASS, DEFAULT_RESULT_TTL
 from headrace.contrib.rq.exceptions import DeserializationError
@@ -246,4 +247,6 @@ def worker_connection() -> Any:
     return _connection[1]
 
 
+if is_wanted():
+    install_as_rq()  # before a job's module is imported
 app = new_app()
