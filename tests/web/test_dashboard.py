@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from importlib.resources import files
 from string import Formatter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from visitors import OWN, Visitor, visiting
 
 from headrace import Headrace, JobNotFound
 from headrace.engine import admin, stats
+from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
 from headrace.engine.stats import Added
-from headrace.web import Access, Right, dashboard
+from headrace.web import Access, Right, dashboard, data
+from headrace.web.attention import attention
+from headrace.web.data import Overview
 
 XSS = "<script>alert('x')</script>\"'&{{7*7}}"
-PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
+PAGES = ("/", "/queues", "/jobs", "/workers", "/schedules", "/flows", "/limits", "/audit")
 
 
 @pytest.fixture
@@ -205,7 +212,7 @@ def test_many_viewers_cost_what_one_does(app, visit):
             source.run = run
 
         client.call(all_at_once())
-        assert len(asked) == 4  # names, counts, who is oldest, workers
+        assert len(asked) == 5  # names, counts, who is oldest, workers, the server's health
 
 
 def test_a_mounted_dashboard_links_below_its_path(app):
@@ -285,7 +292,78 @@ def test_the_overview_tells_what_needs_attention(app, visit):
     with visit() as client:
         assert "Queue mail has 1 waiting and no worker." in client.get("/").text
         client.post("/queues/mail/pause", headers=OWN, data={"reason": "holiday"})
-        assert "Queue mail is paused: holiday (ann)" in client.get("/").text
+        assert re.search(r"Queue mail has been paused for [\d.]+ m?s: holiday \(ann\)", client.get("/").text)
+
+
+def test_a_server_that_fills_up_and_clocks_that_differ_need_attention() -> None:
+    """From 90 % of the memory, and from a second."""
+    well = Overview([], [], {}, memory_share=0.89, clock_apart_s=-0.9)
+    assert attention(well) == []
+    ill = Overview([], [], {}, memory_share=0.93, clock_apart_s=-75.0)
+    assert attention(ill) == [("needs_memory", {"share": "93%"}), ("needs_clock", {"span": "1.25 min"})]
+
+
+def test_the_servers_memory_is_seen(app, visit, valkey):
+    """What it has taken of what it may take."""
+    app.queue("mail").enqueue("mail.send", 1)
+    admin_call = command("CONFIG", "SET", "maxmemory", 1_000_000_000, decode=lambda _: None)
+    app.client.run(admin_call)
+    try:
+        with visit() as client:
+            share = client.call(client.source.overview()).memory_share
+        assert share is not None and 0 < share < 0.5
+    finally:
+        app.client.run(command("CONFIG", "SET", "maxmemory", 0, decode=lambda _: None))
+    with visit() as client:
+        assert client.call(client.source.overview()).memory_share is None
+
+
+def test_a_queue_tells_its_pace_and_when_it_is_empty(app, visit):
+    """By the last five whole minutes: in and out a minute, and how long what is queued takes at that pace."""
+    queue = queue_keys("mail")
+    app.queue("mail").enqueue("mail.send", 1)
+    app.client.run(
+        stats.tally(queue, [Added(ago, "", {"enqueued": 60, "succeeded": 80, "failed": 10}) for ago in range(1, 9)])
+    )
+    with visit() as client:
+        page = client.get("/queues?lang=en").text
+        assert "<dd>60 / 90</dd>" in page
+        assert "<dt>empty in</dt><dd>2 s</dd>" in page
+        app.client.run(stats.tally(queue, [Added(ago, "", {"enqueued": 100}) for ago in range(1, 9)]))
+        client.source.forget()
+        assert "it grows" in client.get("/queues?lang=en").text
+
+
+def test_every_page_tells_how_many_jobs_stand_where(app, visit):
+    """In its head; what is refused says nothing."""
+    app.queue("mail").enqueue("mail.send", 1)
+    with visit() as client:
+        for path in PAGES:
+            assert re.search(r'id="totals".*<b>1</b> queued', client.get(path + "?lang=en").text), path
+    with visit(Access("eve", frozenset({Right.READ}))) as client:
+        assert 'id="totals"' not in client.post("/queues/mail/pause", headers=OWN).text
+
+
+def test_what_is_read_again_and_again_costs_at_most_five_commands_a_second(app, visit, valkey, monkeypatch):
+    """However many queues, viewers and pages: counted on the server, over ten minutes of a clock that the test moves."""
+    for number in range(4):
+        app.queue(f"q{number}").enqueue("mail.send", 1)
+    now_s = 1_000.0
+    monkeypatch.setattr(data, "time", SimpleNamespace(monotonic=lambda: now_s, time=time.time))
+    paths = ("/", "/?span=24h", "/queues", "/workers", "/schedules", "/limits", "/flows", "/audit", "/jobs")
+    with visit() as client, closing(redis.Redis.from_url(valkey.url)) as server:
+        for path in paths:
+            client.get(path)
+        with server.monitor() as monitor:
+            for _ in range(100):
+                now_s += 2.0
+                for path in paths:
+                    assert client.get(path).status_code == 200
+            server.ping()
+            sent = Counter[str]()
+            while (seen := monitor.next_command())["command"] != "PING":
+                sent[seen["command"].split()[0]] += seen["client_type"] != "lua"
+    assert 3.0 <= sum(sent.values()) / 200 <= 5.0, sent
 
 
 def test_a_server_that_is_away_is_told_of_with_its_password_masked() -> None:

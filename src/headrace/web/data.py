@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -21,9 +21,9 @@ from headrace.core.record import Record, State, decode
 from headrace.core.tally import Sums, add, times_in
 from headrace.engine import admin, kept, ops, stats
 from headrace.engine.admin import Page, QueueCounts, Worker
-from headrace.engine.call import Call, Op, Steps
+from headrace.engine.call import Call, Op, Steps, command
 from headrace.engine.clients import AsyncClient
-from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
+from headrace.engine.keys import QueueKeys, check_job_id, queue_keys, queues_key
 from headrace.engine.stats import History, Unit
 from headrace.engine.why import why
 from headrace.errors import HeadraceError, JobNotFound, ServerError, ServerUnreachable, UsageError
@@ -41,7 +41,9 @@ MOST_BEHIND_S = 15.0
 STATISTICS_KEPT_S = 5.0
 """Workers send them every 10 s."""
 MOST_KEPT = 500
+MOST_RECORDS = 1_000
 PAGE_JOBS = 50
+RATE_MINUTES = 5
 READ_WITHIN_S = 8.0
 TABS: dict[str, tuple[State, ...]] = {
     "running": (State.RUNNING,),
@@ -73,11 +75,17 @@ def tab_counts(counts: QueueCounts) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overview:
-    """All queues and workers at about one instant. `oldest_s`: how long the next job in line of each queue has waited."""
+    """All queues and workers at about one instant. `oldest_s`: how long the next job in line of each queue has waited.
+
+    `memory_share`: of what the server may take, how much it takes; None: it may take any. `clock_apart_s`: by how much its
+    clock is ahead of this machine's.
+    """
 
     queues: list[QueueCounts]
     workers: list[Worker]
     oldest_s: dict[str, float]
+    memory_share: float | None = None
+    clock_apart_s: float = 0.0
 
     @property
     def totals(self) -> dict[str, int]:
@@ -120,6 +128,11 @@ class Chart:
         """As the queues tell it: enqueued, succeeded, failed, retried."""
         return sum(point.queue.get(name, 0) for point in self.points)
 
+    def a_minute(self, name: str) -> float:
+        """How many of the queues' jobs in a minute: of the last five whole ones, in a chart of minutes."""
+        last = self.points[-1 - RATE_MINUTES : -1]
+        return sum(point.queue.get(name, 0) for point in last) / max(len(last), 1)
+
     @property
     def peak(self) -> int:
         """The highest bar."""
@@ -153,6 +166,19 @@ class Details:
         if self.record.result is None:
             return None
         return shown_json(msgspec.msgpack.decode(self.record.result))
+
+
+def server_health(prefix: str) -> Steps[tuple[int, float | None]]:
+    """The server's clock, ms, and which share of its memory is taken; None: it may take any."""
+    text: str = yield command("INFO", "memory", key="", decode=_info_text)
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    most = int(fields.get("maxmemory", 0))
+    server_ms: int = yield admin.server_time_ms(queues_key(prefix))
+    return server_ms, int(fields["used_memory"]) / most if most else None
+
+
+def _info_text(reply: Any) -> str:
+    return str(reply.decode() if isinstance(reply, bytes) else reply)
 
 
 def shown_json(value: Any) -> str:
@@ -246,18 +272,32 @@ class Source:
                 page = await self.run(admin.list_jobs(self.queue(counts.name), (State.QUEUED,), limit=1))
                 if page.rows:
                     oldest[counts.name] = max(0.0, (counts.server_ms - page.rows[0].record.created_at_ms) / 1000)
-        return Overview(queues, await self.run(admin.list_workers(self.prefix)), oldest)
+        workers = await self.run(admin.list_workers(self.prefix))
+        before_s = time.time()
+        server_ms, memory_share = await self.run(server_health(self.prefix))
+        apart_s = server_ms / 1000 - (before_s + time.time()) / 2
+        return Overview(queues, workers, oldest, memory_share, apart_s)
 
     async def chart(self, span: str, queue: str | None = None) -> Chart:
-        return await self._shared(("chart", span, queue), lambda: self._chart(span, queue), STATISTICS_KEPT_S)
+        return await self._shared(("chart", span, queue), lambda: self._chart(span, queue))
+
+    async def histories(self, span: str) -> list[History]:
+        """Those of all queues: one read for all charts of that span."""
+
+        async def read() -> list[History]:
+            unit, count = SPANS[span]
+            names = await self.run(admin.queue_names(self.prefix))
+            return [await self.run(stats.read_history(self.queue(name), unit, count)) for name in names]
+
+        return await self._shared(("histories", span), read, STATISTICS_KEPT_S)
 
     async def _chart(self, span: str, queue: str | None) -> Chart:
         unit, count = SPANS[span]
-        names = [queue] if queue else await self.run(admin.queue_names(self.prefix))
-        histories: list[History] = [await self.run(stats.read_history(self.queue(name), unit, count)) for name in names]
         sums: dict[int, tuple[Sums, Sums]] = {}
         failed: Sums = {}
-        for history in histories:
+        for history in await self.histories(span):
+            if queue is not None and history.queue != queue:
+                continue
             for bucket in history.buckets:
                 of_queues, of_tasks = sums.setdefault(bucket.at_ms, ({}, {}))
                 add(of_queues, bucket.queue)
@@ -269,6 +309,24 @@ class Source:
         failing = sorted(failed.items(), key=lambda item: -item[1])[:5]
         points = [Point(at_ms, *sums[at_ms]) for at_ms in sorted(sums)][-count:]
         return Chart(span, unit.ms, points, failing)
+
+    async def tasks_of(self, jobs: Sequence[str]) -> dict[str, str]:
+        """The tasks of jobs that workers run: `queue/id` -> its name."""
+        by_queue: dict[str, list[str]] = {}
+        for each in sorted(jobs):
+            queue, _, job_id = each.partition("/")
+            by_queue.setdefault(queue, []).append(job_id)
+
+        async def read() -> dict[str, str]:
+            found: dict[str, str] = {}
+            for queue, ids in by_queue.items():
+                for first in range(0, len(ids), MOST_RECORDS):
+                    some = ids[first : first + MOST_RECORDS]
+                    records = await self.run(admin.read_records(self.queue(queue), some))
+                    found |= {f"{queue}/{i}": decode(data).task for i, data in zip(some, records, strict=True) if data}
+            return found
+
+        return await self._shared(("tasks", *sorted(jobs)), read)
 
     async def jobs(self, queue: str, tab: str, cursor: str) -> Page:
         keys = self.queue(queue)

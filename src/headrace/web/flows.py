@@ -42,9 +42,11 @@ def kind_of(step: StepState) -> str:
 
 def progress_of(state: FlowState) -> tuple[int, int]:
     """How many jobs have succeeded, of how many."""
-    return sum(step.states.get(good, 0) for step in state.steps for good in _GOOD), sum(
-        step.size for step in state.steps
-    )
+    return sum(map(_ended_well, state.steps)), sum(step.size for step in state.steps)
+
+
+def _ended_well(step: StepState) -> int:
+    return sum(step.states.get(good, 0) for good in _GOOD)
 
 
 def picture_nodes(state: FlowState, say: Say) -> list[Node]:
@@ -52,14 +54,20 @@ def picture_nodes(state: FlowState, say: Say) -> list[Node]:
         Node(
             step.number,
             step.task if step.size == 1 else f"{step.task} ×{step.size}",
-            counts_in_words(step, say),
+            _note(step, say),
             kind_of(step),
-            sum(step.states.get(good, 0) for good in _GOOD) / max(step.size, 1),
+            _ended_well(step) / max(step.size, 1),
             step.after,
             step.before,
         )
         for step in state.steps
     ]
+
+
+def _note(step: StepState, say: Say) -> str:
+    """What has room in a box of the picture."""
+    told = say(f"state_{kind_of(step)}")
+    return told if step.size == 1 else f"{_ended_well(step)} / {step.size} · {told}"
 
 
 def counts_in_words(step: StepState, say: Say) -> str:

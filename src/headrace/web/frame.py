@@ -80,7 +80,7 @@ def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("headrace.web", "templates")
     found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     found.filters |= {
-        "span": shown_span, "instant": shown_instant, "moment": shown_moment, "part": lambda text: quote(str(text), safe=""),
+        "span": shown_span, "instant": shown_instant, "moment": shown_moment, "stamp": _stamp, "number": lambda n: f"{n:,}", "size": shown_size, "part": lambda text: quote(str(text), safe=""),
     }  # fmt: skip
     return found
 
@@ -100,6 +100,17 @@ def shown_span(seconds: float | None) -> str:
 
 def shown_instant(at_ms: int | None) -> Markup:
     return shown_moment(datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else None)
+
+
+def _stamp(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def shown_size(count: int | None) -> str:
+    """So many bytes, for people."""
+    if not count:
+        return "–"
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def shown_moment(at: datetime | None) -> Markup:
@@ -171,11 +182,13 @@ class Frame:
         words: Words = request.state.words
         theme = request.query_params.get("theme") or request.cookies.get("hr_theme", "auto")
         root = request.scope.get("root_path", "")
+        # What is refused, or not found, says nothing of the queues; and the server may be away.
+        totals = (await self.source.overview()).totals if status == 200 else None
         text = _templates().get_template(f"{template}.html").render(
             t=words, root=root, static=f"{root}/static/{static_hash()}", access=request.state.access, Right=Right,
             environment=self._environment, languages=LANGUAGES, theme=theme if theme in THEMES else "auto",
             themes=THEMES, path=request.url.path.removeprefix(root), here=_here(request), tab_counts=tab_counts,
-            version=__version__, did=_did(request), **values,
+            version=__version__, did=_did(request), totals=totals, **values,
         )  # fmt: skip
         is_api = request.url.path.removeprefix(root).startswith("/api/")
         if is_api or request.headers.get("accept", "").startswith("application/json"):

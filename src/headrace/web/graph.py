@@ -105,7 +105,7 @@ def _edge(start: tuple[int, int], end: tuple[int, int], word: str) -> str:
     x1, y1, x2, y2 = start[0] + WIDTH, start[1] + HEIGHT // 2, end[0], end[1] + HEIGHT // 2
     bend = max((x2 - x1) // 2, 16)
     kind = "edge other" if word else "edge"
-    label = f'<text class="word" x="{x2 - 5}" y="{y2 - 5}">{escape(word)}</text>' if word else ""
+    label = f'<text class="word" x="{x2 + 2}" y="{end[1] - 3}">{escape(word)}</text>' if word else ""
     return (
         f'<path class="{kind}" d="M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2 - 5} {y2}"/>'
         f'<path class="tip" d="M{x2} {y2}l-7 -4v8z"/>{label}'

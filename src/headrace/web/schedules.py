@@ -171,7 +171,7 @@ def declared_rows(found: Schedule) -> list[tuple[str, str, str | None]]:
     return [
         (name, _shown(value), _shown(changed[name]) if name in changed else None)
         for name, value in [*declared.items(), *((n, None) for n in changed if n not in declared)]
-        if value is not None or name in changed
+        if value is not None or changed.get(name) is not None
     ]
 
 

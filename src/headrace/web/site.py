@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -19,11 +21,14 @@ from starlette.types import ASGIApp
 
 from headrace.app import Headrace
 from headrace.core.record import State
+from headrace.core.tally import times_in
 from headrace.engine import admin
+from headrace.engine.admin import QueueCounts
 from headrace.errors import JobNotFound, UsageError
 from headrace.web.access import Decide, Right
-from headrace.web.chart import bars, spark
-from headrace.web.data import SPANS, Overview, Source
+from headrace.web.attention import attention
+from headrace.web.chart import ages, bars, spark, waits
+from headrace.web.data import SPANS, Chart, Overview, Source
 from headrace.web.flows import FlowPages
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
@@ -62,27 +67,33 @@ class Site:
             if queue is None:
                 raise JobNotFound(f"no job {job_id} in any queue: it never was, was deleted, or is no longer kept")
             return RedirectResponse(f"{request.scope.get('root_path', '')}/jobs/{queue}/{quote(job_id, safe='')}", 303)
-        span = request.query_params.get("span", "1h")
-        chart = await self.source.chart(span if span in SPANS else "1h")
-        overview = await self.source.overview()
+        asked = request.query_params.get("span", "1h")
+        span = asked if asked in SPANS else "1h"
+        chart, overview = await self.source.chart(span), await self.source.overview()
+        words: Words = request.state.words
         return await self._frame.render(
             request, "overview", overview=overview, chart=chart, spans=SPANS, attention=attention(overview),
-            drawing=bars([(p.queue.get("succeeded", 0), p.queue.get("failed", 0)) for p in chart.points]),
+            jobs_chart=_jobs_chart(chart, words), waits_chart=_waits_chart(chart, overview),
         )  # fmt: skip
 
     async def _queues(self, request: Request) -> Response:
         overview = await self.source.overview()
-        lines = {}
-        for counts in overview.queues[:50]:
-            chart = await self.source.chart("1h", counts.name)
-            lines[counts.name] = spark([point.queue.get("succeeded", 0) for point in chart.points])
-        return await self._frame.render(request, "queues", overview=overview, lines=lines)
+        charts = {counts.name: await self.source.chart("1h", counts.name) for counts in overview.queues}
+        lines = {
+            name: spark([point.queue.get("succeeded", 0) for point in chart.points]) for name, chart in charts.items()
+        }
+        return await self._frame.render(
+            request, "queues", overview=overview, charts=charts, lines=lines, drain_s=drain_s
+        )
 
     async def _workers(self, request: Request) -> Response:
-        return await self._frame.render(request, "workers", workers=(await self.source.overview()).workers)
+        workers = (await self.source.overview()).workers
+        tasks = await self.source.tasks_of([job for worker in workers for job in worker.info.get("jobs", ())])
+        return await self._frame.render(request, "workers", workers=workers, tasks=tasks)
 
     async def _audit(self, request: Request) -> Response:
-        notes = [json.loads(note) for note in await self.source.run(admin.list_actions(self.source.prefix))]
+        kept = await self.source.shared(("audit",), admin.list_actions(self.source.prefix))
+        notes = [json.loads(note) for note in kept]
         return await self._frame.render(request, "audit", notes=notes)
 
     # Writes
@@ -118,19 +129,31 @@ class Site:
         return await self._frame.done(request, f"worker_{name}", worker, int(is_told), "/workers")
 
 
-def attention(overview: Overview) -> list[tuple[str, dict[str, object]]]:
-    """What somebody should look at: a sentence's key, and what is in it."""
-    found: list[tuple[str, dict[str, object]]] = []
-    for counts in overview.queues:
-        if counts.paused is not None:
-            found.append(("needs_resume", {"queue": counts.name, "reason": counts.paused}))
-        elif counts.queued and not overview.workers_of(counts.name):
-            found.append(("needs_worker", {"queue": counts.name, "n": counts.queued}))
-        if counts.overdue_sessions:
-            found.append(("needs_sweep", {"queue": counts.name, "n": counts.overdue_sessions}))
-        if counts.suspects:
-            found.append(("needs_look", {"queue": counts.name, "n": counts.suspects}))
-    return found
+def _jobs_chart(chart: Chart, words: Words) -> Markup:
+    pairs = [(point.queue.get("succeeded", 0), point.queue.get("failed", 0)) for point in chart.points]
+    titles = [
+        f"{datetime.fromtimestamp(point.at_ms / 1000, UTC):%Y-%m-%d %H:%M UTC} · {words('bar_told', good=good, bad=bad)}"
+        for point, (good, bad) in zip(chart.points, pairs, strict=True)
+    ]
+    return bars(pairs, titles)
+
+
+def _waits_chart(chart: Chart, overview: Overview) -> Markup:
+    times = [times_in(point.tasks, "wait") for point in chart.points]
+    now_ms = max((counts.server_ms for counts in overview.queues), default=0)
+    starts = [point.at_ms for point in chart.points]
+    age_s = max(overview.oldest_s.values(), default=None)
+    return waits(
+        [each.quantile_s(0.5) for each in times], [each.quantile_s(0.95) for each in times],
+        ages(starts, chart.width_ms, now_ms, age_s),
+    )  # fmt: skip
+
+
+def drain_s(counts: QueueCounts, chart: Chart) -> float | None:
+    """When what is queued now will have run, at the pace of the last minutes; None: never, at that pace."""
+    ended = chart.a_minute("succeeded") + chart.a_minute("failed")
+    faster = ended - chart.a_minute("enqueued")
+    return counts.queued / faster * 60 if faster > 0 else None
 
 
 def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Sequence[str] | None = None) -> ASGIApp:

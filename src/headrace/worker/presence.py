@@ -15,6 +15,7 @@ from headrace.engine import ops
 from headrace.errors import ServerError
 from headrace.version import __version__
 from headrace.worker.crew import Crew
+from headrace.worker.processes import memory_bytes
 
 BEAT_EVERY_S = 5.0
 
@@ -76,6 +77,7 @@ class Presence:
             "failed": counts["failed"] + counts["retried"],
             "run_ms": counts["run_us"] // 1000,
             "started_at_ms": self._started_at_ms,
+            "memory_bytes": sum(memory_bytes(pid) for pid in (os.getpid(), *(child.pid for child in crew.living()))),
             "told_to_stop_at_ms": self._told_to_stop_at_ms,
             "version": __version__,
             "python": platform.python_version(),

@@ -2,6 +2,8 @@
 
 const language = document.documentElement.lang;
 const clock = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" }); // 2026-11-29 16:50:01
+const hour = new Intl.DateTimeFormat("sv-SE", { timeStyle: "short" });
+const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
 const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
@@ -19,6 +21,7 @@ export function localize(root) {
     if (Number.isNaN(at.valueOf())) continue;
     const utc = at.toISOString().slice(0, 19).replace("T", " ") + " UTC";
     one.setAttribute("title", `${utc} · ${relative((at.valueOf() - Date.now()) / 1000)}`);
-    if (!one.matches(".utc")) one.textContent = clock.format(at);
+    if (one.matches(".short")) one.textContent = Date.now() - at.valueOf() > 90000000 ? day.format(at) : hour.format(at);
+    else one.textContent = clock.format(at);
   }
 }
