@@ -18,6 +18,7 @@ from headrace import wire
 from headrace.chain import CallGroup, Chain, Follows, steps_of
 from headrace.core.options import Plan
 from headrace.core.record import LAYOUT, AttemptError, Record, State, Stored, decode
+from headrace.core.ties import check_name
 from headrace.engine import kept, ops
 from headrace.engine.call import Call
 from headrace.engine.clients import AsyncClient, SyncClient
@@ -328,6 +329,40 @@ class Job(Generic[R_co]):
         """As `logs`."""
         return lines_of(await self._runner.aclient.run(kept.all_lines(self._keys, self.id)), attempt)
 
+    def notes(self) -> dict[str, Any]:
+        """What `note` has kept with the job, by name."""
+        found = self._runner.client.run(kept.notes(self._keys, self.id))
+        return read_notes(found)
+
+    async def anotes(self) -> dict[str, Any]:
+        """As `notes`."""
+        found = await self._runner.aclient.run(kept.notes(self._keys, self.id))
+        return read_notes(found)
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a note with the job, for as long as that is kept, whatever state it is in; it takes the place of one of that name.
+
+        Args:
+            value: plain data, dataclasses, models; None takes the note away.
+
+        Raises:
+            JobNotFound, PayloadNotSerializable, PayloadTooLarge
+        """
+        self._noted(self._runner.client.run(self._note(name, value, self._runner.client.config.max_payload_bytes)))
+
+    async def anote(self, name: str, value: Any) -> None:
+        """As `note`."""
+        max_bytes = self._runner.aclient.config.max_payload_bytes
+        self._noted(await self._runner.aclient.run(self._note(name, value, max_bytes)))
+
+    def _note(self, name: str, value: Any, max_bytes: int) -> Call[bool]:
+        data = b"" if value is None else wire.encode_part(f"the note {check_name('note', name)!r}", value, max_bytes)
+        return kept.note(self._keys, self.id, {name: data})
+
+    def _noted(self, is_there: bool) -> None:
+        if not is_there:
+            raise self._not_found()
+
     # Acting on it
 
     def refresh(self) -> Job[R_co]:
@@ -371,8 +406,11 @@ class Job(Generic[R_co]):
 
     def _see(self, look: ops.Look | None) -> None:
         if look is None:
-            raise JobNotFound(f"no job {self.id} in queue {self.queue!r}: it was deleted, or is no longer kept")
+            raise self._not_found()
         self._look, self._record, self._state = look, read_record(look.record), look.state
+
+    def _not_found(self) -> JobNotFound:
+        return JobNotFound(f"no job {self.id} in queue {self.queue!r}: it was deleted, or is no longer kept")
 
     def _ended(self, data: bytes | None, timeout: float | None) -> None:
         """What `until_ended` gave."""
@@ -465,6 +503,11 @@ def read_record(data: bytes) -> Record:
                 f"the job has layout {data[1]}; this headrace reads up to {LAYOUT}: upgrade it"
             ) from None
         raise ServerCorrupt(f"a job's record cannot be read: {error}") from error
+
+
+def read_notes(found: Mapping[str, bytes]) -> dict[str, Any]:
+    """Notes of a job, as plain data."""
+    return {name: wire.decode_plain(data) for name, data in found.items()}
 
 
 def job_of(job_id: str, queue: str, runner: Runner, look: ops.Look) -> Job[Any]:

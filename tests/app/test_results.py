@@ -19,6 +19,7 @@ from headrace import (
     JobFailed,
     JobNotFound,
     LayoutTooNew,
+    PayloadNotSerializable,
     ResultNotKept,
     ResultTimeout,
     RetryIn,
@@ -339,3 +340,27 @@ def test_middleware_goes_around_sync_and_async_jobs() -> None:
 
     with pytest.raises(UsageError, match="plain generator"):
         as_middleware(wrong)
+
+
+def test_notes_are_plain_data_beside_the_job(app: Headrace) -> None:
+    """By name, sync and async; None takes one away; what cannot be stored, and a job that is gone, are told."""
+    job = app.enqueue("a.task")
+    job.note("a", {"x": [1, 2]})
+
+    async def noted() -> dict[str, object]:
+        async with Headrace(app.server_config.url) as other:
+            same = await other.ajob(job.id)
+            await same.anote("b", [1])
+            return await same.anotes()
+
+    assert asyncio.run(noted()) == {"a": {"x": [1, 2]}, "b": [1]}
+    job.note("b", None)
+    assert app.job(job.id).notes() == {"a": {"x": [1, 2]}}
+    with pytest.raises(PayloadNotSerializable, match="the note 'c'"):
+        job.note("c", object())
+    with pytest.raises(UsageError, match="note"):
+        job.note("", 1)
+    job.delete()
+    with pytest.raises(JobNotFound):
+        job.note("a", 1)
+    assert job.notes() == {}

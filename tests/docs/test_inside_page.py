@@ -19,6 +19,6 @@ def test_the_examples_run(url: str, monkeypatch: Any, capsys: Any) -> None:
         exec(compile(block, str(PAGE), "exec", dont_inherit=True), found)
     app: Headrace = found["app"]
     with app:
-        assert ["2026-01", "2026-02"] == app.job(found["job"].id).args[0]
+        assert [3] == app.job(found["job"].id).args
     assert 14 == found["export"](["2026-01", "2026-02"])
     assert [0, 1, 4] == found["build"](3)

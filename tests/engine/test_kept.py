@@ -215,3 +215,48 @@ def test_what_would_stay_for_ever_is_found_and_mended(kit: Kit, damage: str) -> 
     assert [] == [one for one in kit.client.run(repair(queue)).violations if one.rule != "counters"]
     names = {name for name in kit.key_names() if name.startswith("stream:")}
     assert bool(names) == (damage != "record")
+
+
+def notes(kit: Kit, job_id: str) -> dict[str, bytes]:
+    return kit.client.run(kept.notes(kit.queue, job_id))
+
+
+def note(kit: Kit, job_id: str, **values: bytes) -> bool:
+    return kit.client.run(kept.note(kit.queue, job_id, values))
+
+
+def test_notes_are_kept_for_as_long_as_the_record(kit: Kit) -> None:
+    """Whatever the job does: before, while and after it runs, and through a retry by hand; a stream beside them stays."""
+    [job_id] = kit.add()
+    assert note(kit, job_id, a=b"1", b=b"2") and note(kit, job_id, b=b"", c=b"3")
+    kit.open("s1")
+    claim = kit.claim("s1", 1)[0]
+    assert put(kit, run_of(claim), 0, b"x") and note(kit, job_id, d=b"4")
+    kit.settle("s1", [claim], ops.Kind.FAILED)
+    kit.client.run(ops.retry(kit.queue, job_id))
+    assert notes(kit, job_id) == {"a": b"1", "c": b"3", "d": b"4"} and stored(kit, job_id) == [(0, b"x")]
+    kit.settle("s1", kit.claim("s1", 1))
+    assert note(kit, job_id, e=b"5") and len(notes(kit, job_id)) == 4
+    kit.client.run(ops.delete(kit.queue, job_id))
+    assert notes(kit, job_id) == {} and not note(kit, job_id, a=b"1") and notes(kit, job_id) == {}
+
+
+@pytest.mark.parametrize("how", ["dropped", "purged", "ended before"])
+def test_notes_go_with_the_record(kit: Kit, how: str) -> None:
+    """Of a job of which nothing is kept, one that is purged where it waits, and one that was noted after its end."""
+    [job_id] = kit.add()
+    kit.open("s1")
+    if how != "ended before":
+        note(kit, job_id, a=b"1")
+    if how == "purged":
+        assert kit.client.run(admin.purge(kit.queue, State.QUEUED)) == 1
+    else:
+        kit.settle("s1", kit.claim("s1", 1), ops.Kind.DROPPED if how == "dropped" else ops.Kind.SUCCEEDED)
+    if how == "ended before":
+        assert note(kit, job_id, a=b"1") and not kit.client.run(
+            command("EXISTS", kit.queue.watched, key=kit.queue.watched, decode=int)
+        )
+        assert kit.client.run(admin.purge(kit.queue, State.SUCCEEDED)) == 1
+    assert notes(kit, job_id) == {} and [] == kit.client.run(audit(kit.queue)).violations
+    kit.add(job_id)
+    assert notes(kit, job_id) == {}

@@ -53,6 +53,8 @@ job.Job.dependents_key_for(job_id)
 job.Job.get_status(self, refresh=True)
 job.Job.set_status(self, status, pipeline=None)
 job.Job.get_meta(self, refresh=True)
+job.Job.save_meta(self)
+job.Job.save(self, pipeline=None, include_meta=True, include_result=True)
 job.Job.refresh(self)
 job.Job.to_dict(self, include_meta=True, include_result=True)
 job.Job.cancel(self, pipeline=None, enqueue_dependents=False, remove_from_dependencies=False)
@@ -153,7 +155,7 @@ ATTRIBUTES = (
 NOT_OFFERED = {
     "queue.Queue": "push_job_id pop_job_id lpop lmove dequeue_any setup_dependencies enqueue_dependents "
     "move_dependents_to_ready enqueue_ready_jobs_by_queue acquire_maintenance_lock release_maintenance_lock",
-    "job.Job": "save restore heartbeat register_dependency",
+    "job.Job": "restore heartbeat register_dependency",
     "registry.StartedJobRegistry": "add add_execution remove_execution remove_executions",
     "registry.FinishedJobRegistry": "add",
     "results.Result": "delete_all",

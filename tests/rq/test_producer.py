@@ -210,6 +210,27 @@ def test_many_are_stored_at_once_and_tracked_as_a_group(bench: Bench, queue: Que
     assert Queue.from_queue_key(queue.key, bench.connection) == queue and queue in Queue.all(bench.connection)
 
 
+def test_meta_is_kept_with_the_job_whoever_saves_it(bench: Bench, queue: Queue) -> None:
+    """From inside while it runs, from outside before and after it; a draft is stored with its own."""
+    job = queue.enqueue(rq_jobs.tell_of_me, "one", meta={"who": "me"})
+    fetched = Job.fetch(job.id, bench.connection)
+    fetched.meta["more"] = {1, 2}
+    fetched.save_meta()
+    assert job.meta == {"who": "me"} and job.get_meta() == {"who": "me", "more": {1, 2}}
+    assert bench.work()
+    assert job.return_value() == {"who": "me", "more": {1, 2}, "step": "one"} == job.get_meta()
+    job.meta.clear()
+    assert job.get_meta(refresh=False) == {}
+    job.save()
+    fetched.refresh()
+    assert fetched.meta == {} == Job.fetch(job.id, bench.connection).get_meta()
+    job.delete()
+    with pytest.raises(NoSuchJobError):
+        fetched.save_meta()
+    with pytest.raises(NotImplementedError, match="enqueue_job"):
+        Job.create(max, (1, 2), connection=bench.connection).save()
+
+
 def test_a_job_that_comes_later_can_come_to_the_front(bench: Bench, queue: Queue) -> None:
     """`Dependency(enqueue_at_front=True)`, and `at_front` of a scheduled one."""
     first = queue.enqueue(rq_jobs.note, 1)

@@ -112,7 +112,7 @@ def faults(seat: Seat) -> list[tuple[str, str]]:
         if places:
             found.append(("record", f"stands in {where}, but has no record"))
         if seat.kept:
-            found.append(("beside", "has a stream or a log, but no record"))
+            found.append(("beside", "has a stream, a log or notes, but no record"))
     elif seat.state == Stored.LIVE:
         found += _faults_of_live(seat, places, where)
     else:
@@ -561,8 +561,8 @@ def _idle_slots(queue: QueueKeys) -> Steps[dict[str, list[str]]]:
 
 
 def _check_kept(queue: QueueKeys) -> Steps[list[Violation]]:
-    """A stream, or a log, is noted in `kept`, or goes by itself soon."""
-    text = "left a stream or a log that is not noted: nothing would delete it"
+    """A stream, a log, and notes are known in `kept`, or go by themselves soon."""
+    text = "left a stream, a log or notes that nothing would delete"
     return [
         Violation(queue.name, "beside", f"job {job_id} {text}", job_id) for job_id, _ in (yield from _unnoted(queue))
     ]
@@ -572,7 +572,7 @@ def _unnoted(queue: QueueKeys) -> Steps[list[tuple[str, bytes]]]:
     """Each such key, and whose it is."""
     found: list[tuple[str, bytes]] = []
     noted = _key(queue, "kept")
-    for name in ("stream:", "lines:"):
+    for name in ("stream:", "lines:", "notes:"):
         prefix = _key(queue, name)
         for key in (yield from _keys_like(queue, prefix)):
             job_id = key[len(prefix) :].decode()

@@ -1,12 +1,12 @@
-"""What a job leaves beside its record, as Calls: the items it yields, and the lines it says; and who reads them along.
+"""What is kept beside a job's record, as Calls: the items it yields, the lines it says, who reads them along, and notes of it.
 
-Both are Redis streams, so that readers block in the server until there is more, and see each entry once.
+Items and lines are Redis streams, so that readers block in the server until there is more, and see each entry once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headrace.core.record import Stored
@@ -139,3 +139,23 @@ def _entries(reply: list[Any]) -> list[Entry]:
         number, _, part = name.decode().partition("-")
         found.append(Entry(int(number), int(part), dict(zip(fields[::2], fields[1::2], strict=True))))
     return found
+
+
+def note(queue: QueueKeys, job_id: str, values: Mapping[str, bytes]) -> Call[bool]:
+    """Keep what somebody says of a job beside it, whatever it does; b"" takes a note away. False: there is no such job."""
+    found = script("note")
+    words: list[Arg] = []
+    for name, value in values.items():
+        words += (name, value)
+    return Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, *words], bool)
+
+
+def notes(queue: QueueKeys, job_id: str) -> Call[dict[str, bytes]]:
+    """What `note` keeps of a job."""
+    key = queue.notes(job_id)
+    return command("HGETALL", key, key=key, decode=_pairs)
+
+
+def _pairs(reply: Any) -> dict[str, bytes]:
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {name.decode(): value for name, value in pairs}

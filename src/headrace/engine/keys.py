@@ -70,6 +70,9 @@ class QueueKeys:
     def lines(self, job_id: str) -> bytes:
         return f"{self.base}lines:{job_id}".encode()
 
+    def notes(self, job_id: str) -> bytes:
+        return f"{self.base}notes:{job_id}".encode()
+
     def saved(self, job_id: str) -> bytes:
         return f"{self.base}saved:{job_id}".encode()
 

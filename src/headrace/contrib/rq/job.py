@@ -21,7 +21,7 @@ from headrace.contrib.rq.connections import app_of, resolve_connection
 from headrace.contrib.rq.defaults import CALLBACK_TIMEOUT, RQ_KEY_PREFIX
 from headrace.contrib.rq.exceptions import InvalidJobOperation, NoSuchJobError, missing, not_offered
 from headrace.contrib.rq.retry import Retry
-from headrace.contrib.rq.serializers import resolve_serializer, unpack
+from headrace.contrib.rq.serializers import pack, resolve_serializer, unpack
 from headrace.contrib.rq.statuses import JobStatus, status_of
 from headrace.contrib.rq.terms import (
     TASK,
@@ -65,6 +65,7 @@ __all__ = [
 
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 CALL_CHARS_MAX = 75
+META_NOTE = "rq.meta"
 
 
 class Dependency:
@@ -433,13 +434,33 @@ class Job:
         self._meta = value
 
     def _read_meta(self) -> dict[str, Any]:
-        data = self._handle.args[2] if self._handle is not None and self._handle.task == TASK else b""
+        if self._handle is None:
+            return {}
+        data = self._handle.notes().get(META_NOTE)
+        if data is None and self._handle.task == TASK:
+            data = self._handle.args[2]
         return dict(unpack(self.serializer, data)) if data else {}
 
     def get_meta(self, refresh: bool = True) -> dict[str, Any]:
+        """As `meta`; as it is stored now, but for `refresh=False`."""
         if refresh and self._handle is not None:
             self._meta = self._read_meta()
         return self.meta
+
+    def save_meta(self) -> None:
+        """Store the meta, whatever state the job is in; raises NoSuchJobError when it is not there any more."""
+        meta = self.meta
+        try:
+            self.handle.note(META_NOTE, pack(self.serializer, meta))
+        except JobNotFound as error:
+            raise NoSuchJobError(f"No such job: {self.id}") from error
+
+    def save(self, pipeline: Any = None, include_meta: bool = True, include_result: bool = True) -> None:
+        """Store what can be changed of a stored job: its meta. (`Queue.enqueue_job` stores a draft.)"""
+        if pipeline is not None or self._handle is None:
+            not_offered("Job.save() of a draft, or with a pipeline", "Queue.enqueue_job stores a job")
+        if include_meta:
+            self.save_meta()
 
     # As it is stored
 
@@ -768,10 +789,6 @@ class Job:
     def finished_job_registry(self) -> FinishedJobRegistry:
         return self._queue().finished_job_registry  # type: ignore[no-any-return]
 
-    save = missing("Job.save", "Queue.enqueue_job stores a job; of a stored one, save_meta stores the meta")
-    save_meta = missing(
-        "Job.save_meta", "meta is as the job was enqueued with; what a job tells goes into current_job().log"
-    )
     restore = missing("Job.restore", "Job.fetch and refresh() read a job")
     heartbeat = missing("Job.heartbeat", "a supervisor renews the leases of what its workers run")
     register_dependency = missing("Job.register_dependency", "Queue.enqueue_job does that")

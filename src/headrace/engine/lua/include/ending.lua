@@ -19,6 +19,7 @@ local function drop_kept(q, id)
   redis.call('HDEL', base_of(q) .. 'kept', id)
   redis.call('PEXPIRE', base_of(q) .. 'stream:' .. id, 60000)
   redis.call('PEXPIRE', base_of(q) .. 'lines:' .. id, 60000)
+  redis.call('DEL', base_of(q) .. 'notes:' .. id)
 end
 
 -- Tell those who wait for this job, and forget what was kept for it while it ran.

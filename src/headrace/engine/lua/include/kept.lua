@@ -1,6 +1,6 @@
 -- What a job leaves beside its record for others to read, while it runs and as long as its record is kept: stream:ID, the items it
--- yielded, and lines:ID, what it said. Both are Redis streams. `kept`: hash of the ids that have one -> the
--- fence of the last run that wrote, so that who forgets jobs finds them, and a run that was taken over is refused. In `watched`: k, there is something to forget where no record stays; s and l, somebody reads the stream or
+-- yielded, and lines:ID, what it said, both Redis streams; and notes:ID, a hash of what anybody says of it. `kept`: hash of the ids
+-- that have one -> the fence of the last run that wrote (0: none did), so that who forgets jobs finds them, and a run that was taken over is refused. In `watched`: k, there is something to forget where no record stays; s and l, somebody reads the stream or
 -- the lines along, and must be told of the end.
 
 local function add_token(q, id, token)
@@ -18,18 +18,25 @@ local function is_held_by(q, id, session, next_session)
   return redis.call('SISMEMBER', held .. session, id) == 1 or redis.call('SISMEMBER', held .. next_session, id) == 1
 end
 
--- Whether a run may write: it holds the job, and no later one has written. What an earlier job of this id may have left is none of
--- this one's.
+local function delete_kept(q, id)
+  redis.call('DEL', key_of(q, 'stream:' .. id), key_of(q, 'lines:' .. id), key_of(q, 'notes:' .. id))
+end
+
+-- The first that is kept of a job: what an earlier one of this id may have left is none of it.
+local function begin_kept(q, id, fence, is_live)
+  if redis.call('HSETNX', key_of(q, 'kept'), id, fence) == 0 then return end
+  if is_live then add_token(q, id, 'k') end
+  delete_kept(q, id)
+end
+
+-- Whether a run may write: it holds the job, and no later one has written.
 local function may_write(q, id, session, next_session, fence)
   if not is_held_by(q, id, session, next_session) then return false end
   local last = redis.call('HGET', key_of(q, 'kept'), id)
   if last == fence then return true end
   if last and tonumber(last) > tonumber(fence) then return false end
-  redis.call('HSET', key_of(q, 'kept'), id, fence)
-  if not last then
-    add_token(q, id, 'k')
-    redis.call('DEL', key_of(q, 'stream:' .. id), key_of(q, 'lines:' .. id))
-  end
+  begin_kept(q, id, fence, true)
+  if last then redis.call('HSET', key_of(q, 'kept'), id, fence) end
   return true
 end
 
@@ -40,7 +47,7 @@ local function forget_kept(q, ids)
   local flags = redis.call('HMGET', kept, unpack(ids))
   for i = 1, #ids do
     if flags[i] then
-      redis.call('DEL', key_of(q, 'stream:' .. ids[i]), key_of(q, 'lines:' .. ids[i]))
+      delete_kept(q, ids[i])
       redis.call('HDEL', kept, ids[i])
     end
   end
