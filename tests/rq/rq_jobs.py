@@ -108,3 +108,8 @@ class MyJob(Job):
     @property
     def title(self) -> str:
         return f"{self.origin}: {self.func_name}"
+
+
+def handle(job: Job, kind: type, value: object, trace: object) -> None:
+    """An exception handler."""
+    note(3000 + job.args[0])

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import time
+from datetime import datetime
+from shutil import get_terminal_size
 from typing import Any
 
 import click
 
-from headrace.cli import rq_migrate
+from headrace.cli import rq_enqueue, rq_migrate, rq_workers
+from headrace.cli.rq_settings import Setup, shared
 from headrace.cli.settings import NOT_FOUND, OK, talk
-from headrace.contrib.rq.connections import connection_to
 from headrace.contrib.rq.exceptions import InvalidJobOperation
-from headrace.contrib.rq.queue import Queue
-from headrace.contrib.rq.registry import FailedJobRegistry, StartedJobRegistry
-from headrace.contrib.rq.worker import DequeueStrategy, Worker
+from headrace.contrib.rq.registry import FailedJobRegistry
+from headrace.contrib.rq.suspension import resume as resume_workers
+from headrace.contrib.rq.suspension import suspend as suspend_workers
+
+BAR_CHARS = 20
+_COLORS = {"busy": "red", "idle": "green", "suspended": "yellow"}
 
 EPILOG = """\b
 Examples:
   headrace rq worker high default low -u redis://localhost:6379/0
-  headrace rq worker --burst -P src
-  headrace rq info
+  headrace rq worker --burst -P src -c settings
+  headrace rq enqueue app.send_mail an@example.com n:=3
+  headrace rq info --interval 1
   headrace rq requeue --queue default --all
   headrace rq migrate --from redis://localhost:6379/0 --dry-run
 """
@@ -28,75 +33,90 @@ Examples:
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """RQ's commands, for programs that move in from it: worker, info, requeue, empty; and migrate, for its jobs."""
+    """RQ's commands, for programs that move in from it; and migrate, for its jobs."""
 
 
 rq_migrate.add_to(command)
+rq_workers.add_to(command)
+rq_enqueue.add_to(command)
 
 
-def _shared(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that all of RQ's commands have."""
-    url = click.option(
-        "-u", "--url", envvar=["RQ_REDIS_URL", "HEADRACE_URL"], show_envvar=True,
-        default="redis://localhost:6379/0", show_default=True, help="The server.",
-    )  # fmt: skip
-    path = click.option("-P", "--path", multiple=True, default=["."], help="Where the jobs' modules are.")
-    serializer = click.option("-S", "--serializer", default="pickle", help="pickle, json, or a dotted path.")
-    return url(path(serializer(fn)))
-
-
-def _connect(url: str, path: tuple[str, ...]) -> Any:
-    sys.path[:0] = [place for place in path if place not in sys.path]
-    return connection_to(url)
-
-
-@command.command("worker", epilog="\b\nExample:\n  headrace rq worker high default low --name one")
+@command.command("info", epilog="\b\nExamples:\n  headrace rq info high\n  headrace rq info --only-workers --by-queue")
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@_shared
-@click.option("-b", "--burst", is_flag=True, help="End when the queues are empty.")
-@click.option("-n", "--name", help="What the worker is called.")
-@click.option("--logging_level", "--logging-level", "logging_level", default="INFO", show_default=True)
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
-@click.option("-q", "--quiet", is_flag=True, help="Log less.")
-@click.option("-s", "--with-scheduler", is_flag=True, help="Scheduled jobs are run with it and without it.")
-@click.option(
-    "-ds", "--dequeue-strategy", type=click.Choice([one.value for one in DequeueStrategy]), default="default",
-    show_default=True, help="default: strict order; the others give each queue the same share.",
-)  # fmt: skip
-def work(
-    queues: tuple[str, ...], url: str, path: tuple[str, ...], serializer: str, burst: bool, name: str | None,
-    logging_level: str, verbose: bool, quiet: bool, with_scheduler: bool, dequeue_strategy: str,
+@shared
+@click.option("-i", "--interval", type=click.FloatRange(0.1), help="Look again every so many seconds.")
+@click.option("-r", "--raw", is_flag=True, help="No bars, no colours, no sums.")
+@click.option("-Q", "--only-queues", is_flag=True, help="Without the workers.")
+@click.option("-W", "--only-workers", is_flag=True, help="Without the queues.")
+@click.option("-R", "--by-queue", is_flag=True, help="The workers of each queue.")
+def info(
+    setup: Setup, queues: tuple[str, ...], interval: float | None, raw: bool, only_queues: bool, only_workers: bool,
+    by_queue: bool,
 ) -> int:  # fmt: skip
-    """Run the jobs of these queues, "default" without any."""
-    connection = _connect(url, path)
-    level = "DEBUG" if verbose else "WARNING" if quiet else logging_level
-    worker = Worker(list(queues) or ["default"], name=name, connection=connection, serializer=serializer)
-    worker.work(burst, level, with_scheduler=with_scheduler, dequeue_strategy=dequeue_strategy)
-    return OK
+    """Print queues with how many jobs wait, run, have finished and failed; and workers. It changes nothing."""
+    while True:
+        if interval:
+            click.clear()
+        found = setup.queues(queues)
+        if not only_workers:
+            _print_queues(found, raw)
+        if not only_workers and not only_queues and not raw:
+            click.echo()
+        if not only_queues:
+            _print_workers(setup, found, bool(queues), raw, by_queue)
+        if not raw and not only_queues and not only_workers:
+            click.echo(f"\nUpdated: {datetime.now()}")
+        if not interval:
+            return OK
+        time.sleep(interval)
 
 
-@command.command("info", epilog="\b\nExample:\n  headrace rq info high")
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@_shared
-def info(queues: tuple[str, ...], url: str, path: tuple[str, ...], serializer: str) -> int:
-    """Print each queue with its queued, started and failed jobs. It changes nothing."""
-    connection = _connect(url, path)
-    for queue in [Queue(name, connection) for name in queues] or Queue.all(connection):
-        started, failed = StartedJobRegistry(queue=queue), FailedJobRegistry(queue=queue)
-        click.echo(f"{queue.name}\t{queue.count} queued\t{started.count} started\t{failed.count} failed")
-    return OK
+def _print_queues(queues: list[Any], raw: bool) -> None:
+    counts = {queue: queue.counts() for queue in queues}
+    most = max([20, *(found.queued for found in counts.values())])
+    room = max(1, min(BAR_CHARS, get_terminal_size().columns - 20))
+    for queue, found in counts.items():
+        finished = queue.finished_job_registry.count
+        rest = f"{found.queued}, {found.running} executing, {finished} finished, {found.dead} failed"
+        bar = click.style("|" + "█" * (room * found.queued // most), fg="green")
+        click.echo(f"queue {queue.name} {rest}" if raw else f"{queue.name:<12} {bar} {rest}")
+    if not raw:
+        click.echo(f"{len(queues)} queues, {sum(found.queued for found in counts.values())} jobs total")
+
+
+def _print_workers(setup: Setup, queues: list[Any], is_named: bool, raw: bool, by_queue: bool) -> None:
+    every = setup.worker_class.all(setup.connection)
+    names = {queue.name for queue in queues}
+    workers = [one for one in every if not is_named or names & set(one.queue_names())]
+    if by_queue:
+        width = max((len(queue.name) for queue in queues), default=0) + 1
+        for queue in queues:
+            serving = [f"{one.name} ({_state(one, raw)})" for one in workers if queue.name in one.queue_names()]
+            click.echo(f"{queue.name + ':':<{width}} {', '.join(sorted(serving)) or '–'}")
+    else:
+        for one in workers:
+            who = f"{one.name} ({one.hostname} {one.ip_address} {one.pid})"
+            queue_names = ", ".join(one.queue_names())
+            jobs = f"jobs: {one.successful_job_count} finished, {one.failed_job_count} failed"
+            head = f"worker {who}" if raw else f"{who}:"
+            click.echo(f"{head} {_state(one, raw)} {queue_names}. {jobs}")
+    if not raw:
+        click.echo(f"{len(workers)} workers, {len(queues)} queues")
+
+
+def _state(worker: Any, raw: bool) -> str:
+    state = str(getattr(worker.get_state(), "value", worker.get_state()))
+    return state if raw else click.style(state, fg=_COLORS.get(state))
 
 
 @command.command("requeue", epilog="\b\nExample:\n  headrace rq requeue --queue default --all")
 @click.argument("job_ids", nargs=-1, metavar="[ID]...")
-@_shared
+@shared
 @click.option("--queue", "queue_name", required=True, help="Whose failed jobs.")
 @click.option("-a", "--all", "is_all", is_flag=True, help="All that have failed.")
-def requeue(
-    job_ids: tuple[str, ...], url: str, path: tuple[str, ...], serializer: str, queue_name: str, is_all: bool
-) -> int:
+def requeue(setup: Setup, job_ids: tuple[str, ...], queue_name: str, is_all: bool) -> int:
     """Run failed jobs again. Prints the ids of those that could not be: they have not failed."""
-    failed = FailedJobRegistry(queue_name, _connect(url, path), serializer=serializer)
+    failed = FailedJobRegistry(queue_name, setup.connection, job_class=setup.job_class, serializer=setup.serializer)
     wanted = failed.get_job_ids() if is_all else list(job_ids)
     refused = []
     for job_id in wanted:
@@ -112,13 +132,30 @@ def requeue(
 
 @command.command("empty", epilog="\b\nExample:\n  headrace rq empty low")
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@_shared
+@shared
 @click.option("-a", "--all", "is_all", is_flag=True, help="All queues.")
-def empty(queues: tuple[str, ...], url: str, path: tuple[str, ...], serializer: str, is_all: bool) -> int:
+def empty(setup: Setup, queues: tuple[str, ...], is_all: bool) -> int:
     """Delete the jobs that wait in these queues. Prints how many."""
-    connection = _connect(url, path)
     if not queues and not is_all:
         raise click.UsageError("name the queues, or pass --all")
-    for queue in Queue.all(connection) if is_all else [Queue(name, connection) for name in queues]:
-        click.echo(f"{queue.name}\t{queue.empty()}")
+    for queue in setup.queues(() if is_all else queues):
+        click.echo(f"{queue.empty()} jobs removed from {queue.name} queue")
+    return OK
+
+
+@command.command("suspend", epilog="\b\nExample:\n  headrace rq suspend --duration 600")
+@shared
+@click.option("--duration", type=click.IntRange(1), help="For so many seconds. Default: until somebody resumes.")
+def suspend(setup: Setup, duration: int | None) -> int:
+    """Let no worker begin another job: every queue is paused. What runs goes on."""
+    suspend_workers(setup.connection, duration)
+    talk(f"suspended{f' for {duration} s' if duration else ', until headrace rq resume'}")
+    return OK
+
+
+@command.command("resume", epilog="\b\nExample:\n  headrace rq resume")
+@shared
+def resume(setup: Setup) -> int:
+    """Let workers go on that were suspended. Queues that were paused otherwise stay so."""
+    talk("workers go on" if resume_workers(setup.connection) else "no worker was suspended")
     return OK
