@@ -58,6 +58,15 @@ class Bench:
         lines = self.log_of(process).splitlines()
         return [line.removeprefix("told ") for line in lines if line.startswith("told ")]
 
+    def rq(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`headrace rq …`; a variable that is "" is not set."""
+        given = {"RQ_REDIS_URL": self.url, "REDISTOGO_URL": self.url, "LEDGER": str(self.ledger), **environment}
+        variables = {name: value for name, value in {**os.environ, **given}.items() if value}
+        return subprocess.run(
+            [sys.executable, "-m", "headrace", "rq", *words], cwd=HERE.parent, capture_output=True, text=True,
+            timeout=90, env=variables,
+        )  # fmt: skip
+
     def ran(self) -> list[int]:
         return [int(line) for line in self.ledger.read_text().split()]
 

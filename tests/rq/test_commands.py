@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,18 +9,9 @@ import rq_jobs
 from rq_bench import HERE, Bench
 
 from headrace.cli.rq_enqueue import read_arguments
-from headrace.cli.rq_settings import connect
 from headrace.contrib.rq import Queue
 from headrace.contrib.rq.job import Job
-
-
-def run(bench: Bench, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {"RQ_REDIS_URL": bench.url, "REDISTOGO_URL": bench.url, "LEDGER": str(bench.ledger), **environment}
-    variables = {name: value for name, value in {**os.environ, **given}.items() if value}
-    return subprocess.run(
-        [sys.executable, "-m", "headrace", "rq", *words], cwd=HERE.parent, capture_output=True, text=True, timeout=90,
-        env=variables,
-    )  # fmt: skip
+from headrace.contrib.rq.settings import connect
 
 
 def test_its_commands_do_what_rq_s_do(bench: Bench) -> None:
@@ -32,49 +20,47 @@ def test_its_commands_do_what_rq_s_do(bench: Bench) -> None:
     good, bad = high.enqueue(rq_jobs.note, 5), low.enqueue(rq_jobs.divide, 1, 0)
     pid_file = bench.folder / "pid"
     handler = ["--exception-handler", "rq_jobs.handle"]
-    done = run(
-        bench, "worker", "high", "low", "--burst", "-P", str(HERE), "-n", "one", "--pid", str(pid_file), *handler
-    )
+    done = bench.rq("worker", "high", "low", "--burst", "-P", str(HERE), "-n", "one", "--pid", str(pid_file), *handler)
     assert done.returncode == 0, done.stderr
     assert bench.ran() == [5, 3001] and good.is_finished and bad.is_failed and int(pid_file.read_text())
-    assert "queue low 0, 0 executing, 0 finished, 1 failed" in run(bench, "info", "--raw", "-Q").stdout.splitlines()
-    shown = run(bench, "info").stdout
+    assert "queue low 0, 0 executing, 0 finished, 1 failed" in bench.rq("info", "--raw", "-Q").stdout.splitlines()
+    shown = bench.rq("info").stdout
     assert "high         | 0, 0 executing, 1 finished, 0 failed" in shown and "0 workers, 2 queues" in shown
-    done = run(bench, "requeue", "--queue", "low", bad.id, good.id)
+    done = bench.rq("requeue", "--queue", "low", bad.id, good.id)
     assert (done.returncode, done.stdout.split()) == (3, [good.id]) and bad.is_queued
-    assert run(bench, "empty").returncode == 2
-    assert run(bench, "empty", "low").stdout == "1 jobs removed from low queue\n" and low.is_empty()
+    assert bench.rq("empty").returncode == 2
+    assert bench.rq("empty", "low").stdout == "1 jobs removed from low queue\n" and low.is_empty()
 
 
 def test_a_settings_module_says_where_and_what(bench: Bench) -> None:
     """REDIS_URL, QUEUES, NAME and DICT_CONFIG; a class of the user's own, by option or variable."""
     job = Queue("mine", bench.connection).enqueue(rq_jobs.note, 7)
     words = ["worker", "-b", "-c", "rq_settings_here", "-P", str(HERE), "--max-jobs", "1"]
-    done = run(bench, *words, RQ_REDIS_URL="", RQ_WORKER_CLASS="rq.SimpleWorker")
+    done = bench.rq(*words, RQ_REDIS_URL="", RQ_WORKER_CLASS="rq.SimpleWorker")
     assert done.returncode == 0 and job.is_finished, done.stderr
     assert "formatted Worker named: started" in done.stdout and "prefork" in done.stderr
-    assert "cannot be imported" in run(bench, "info", "-c", "no_settings").stderr
-    assert "--worker-class" in run(bench, "info", "-w", "rq_jobs.Nothing", "-P", str(HERE)).stderr
+    assert "cannot be imported" in bench.rq("info", "-c", "no_settings").stderr
+    assert "--worker-class" in bench.rq("info", "-w", "rq_jobs.Nothing", "-P", str(HERE)).stderr
 
 
 def test_workers_are_suspended_and_resumed(bench: Bench) -> None:
     """No worker starts meanwhile, and it says why."""
-    assert run(bench, "suspend", "--duration", "600").returncode == 0
-    done = run(bench, "worker", "--burst")
+    assert bench.rq("suspend", "--duration", "600").returncode == 0
+    done = bench.rq("worker", "--burst")
     assert done.returncode == 1 and "headrace rq resume" in done.stderr
-    assert run(bench, "resume").returncode == 0 and run(bench, "worker", "--burst").returncode == 0
+    assert bench.rq("resume").returncode == 0 and bench.rq("worker", "--burst").returncode == 0
 
 
 def test_a_call_is_enqueued_with_rqs_arguments(bench: Bench) -> None:
     """Its id is printed; options are those of `enqueue`; nonsense is refused in words."""
     words = ["rq_jobs.same", "text", "--job-id", "by-hand", "-q", "low", "--timeout", "1m", "--retry-max", "2"]
-    assert run(bench, "enqueue", *words).stdout == "by-hand\n"
+    assert bench.rq("enqueue", *words).stdout == "by-hand\n"
     job = Job.fetch("by-hand", bench.connection)
     assert (job.args, job.timeout, job.retries_left, job.origin) == (("text",), 60, 2, "low")
-    later = run(bench, "enqueue", "rq_jobs.same", "n:=3", "--schedule-in", "1h").stdout.strip()
+    later = bench.rq("enqueue", "rq_jobs.same", "n:=3", "--schedule-in", "1h").stdout.strip()
     assert Job.fetch(later, bench.connection).is_scheduled and Job.fetch(later, bench.connection).kwargs == {"n": 3}
     for wrong in (["--timeout", "soon"], ["n:={"], ["--schedule-at", "today"], ["n=1", "n=2"]):
-        assert run(bench, "enqueue", "rq_jobs.same", *wrong).returncode == 2
+        assert bench.rq("enqueue", "rq_jobs.same", *wrong).returncode == 2
 
 
 def test_arguments_are_texts_json_literals_and_files(tmp_path: Path) -> None:
@@ -98,3 +84,5 @@ def test_rqs_settings_name_a_server(settings: dict[str, str], expected: tuple[ob
     assert tuple(given.get(name) for name in ("host", "port", "db", "password")) == expected
     secure = connect({**settings, "REDIS_SSL": "yes"}) if "REDIS_URL" not in settings else None
     assert secure is None or "ssl" in secure.connection_pool.connection_class.__name__.lower()
+    with pytest.raises(ValueError, match="REDIS_SSL"):
+        connect({"REDIS_SSL": "maybe"})

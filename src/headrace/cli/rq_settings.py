@@ -16,7 +16,6 @@ from functools import update_wrapper
 from typing import Any
 
 import click
-import redis
 
 from headrace.contrib.rq.defaults import (
     DEFAULT_CONNECTION_CLASS,
@@ -24,11 +23,10 @@ from headrace.contrib.rq.defaults import (
     DEFAULT_QUEUE_CLASS,
     DEFAULT_WORKER_CLASS,
 )
+from headrace.contrib.rq.settings import connect
 from headrace.contrib.rq.utils import import_attribute
 
-_YES, _NO = ("y", "yes", "t", "true"), ("n", "no", "f", "false", "")
 _NAMES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD", "REDIS_SSL")
-_SSL = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_ca_data", "ssl_keyfile", "ssl_certfile")
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,10 @@ def shared(fn: Callable[..., int]) -> Callable[..., int]:
         if settings.get("DICT_CONFIG"):
             logging.config.dictConfig(settings["DICT_CONFIG"])
         kind = _import("--connection-class", connection_class)
-        connection = kind.from_url(url) if url else connect(settings or _environment(), kind)
+        try:
+            connection = kind.from_url(url) if url else connect(settings or _environment(), kind)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
         setup = Setup(
             connection, settings, serializer, _import("--worker-class", worker_class), _import("--job-class", job_class),
             _import("--queue-class", queue_class),
@@ -130,35 +131,3 @@ def _environment() -> Mapping[str, Any]:
     if any(name in os.environ for name in _NAMES):
         return os.environ
     return {"REDIS_URL": os.environ.get("HEADRACE_URL", "redis://localhost:6379/0")}
-
-
-def connect(settings: Mapping[str, Any], kind: Any = redis.Redis) -> Any:
-    """A client of the server that RQ's settings tell of: REDIS_URL, or SENTINEL, or REDIS_HOST and its like."""
-    if settings.get("REDIS_URL") is not None:
-        return kind.from_url(settings["REDIS_URL"])
-    if settings.get("SENTINEL") is not None:
-        return _sentinel(settings["SENTINEL"])
-    options = {name: settings.get(f"REDIS_{name.upper()}") for name in _SSL}
-    return kind(
-        host=settings.get("REDIS_HOST", "localhost"),
-        port=int(settings.get("REDIS_PORT", 6379)),
-        db=int(settings.get("REDIS_DB", 0)),
-        password=settings.get("REDIS_PASSWORD"),
-        ssl=_is_yes(settings.get("REDIS_SSL", False)),
-        **{name: value for name, value in options.items() if value is not None},
-    )
-
-
-def _is_yes(given: Any) -> bool:
-    if isinstance(given, str) and given.lower() not in (*_YES, *_NO):
-        raise click.UsageError(f"REDIS_SSL: expected True or False, got {given!r}")
-    return given.lower() in _YES if isinstance(given, str) else bool(given)
-
-
-def _sentinel(told: Mapping[str, Any]) -> Any:
-    options = {name: told.get(name.upper()) for name in ("username", "password", "socket_timeout")}
-    options |= {"db": told.get("DB", 0), "ssl": told.get("SSL", False), **told.get("CONNECTION_KWARGS", {})}
-    instances = told.get("INSTANCES", [("localhost", 26379)])
-    make: Any = redis.Sentinel
-    sentinel = make(instances, sentinel_kwargs=told.get("SENTINEL_KWARGS", {}), **options)
-    return sentinel.master_for(told.get("MASTER_NAME", "mymaster"))

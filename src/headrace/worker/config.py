@@ -66,6 +66,12 @@ def new_worker_id(name: str | None) -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
+def worker_name_of(session: str) -> str:
+    """The name of the worker whose consumer has this session; its own id is the name, a process id and a random word."""
+    worker_id = session.partition(".")[0]
+    return worker_id.rsplit("-", 2)[0]
+
+
 def encode_config(config: WorkerConfig) -> bytes:
     return msgspec.msgpack.encode(config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,6 +13,8 @@ import redis
 
 from headrace.app import Headrace
 from headrace.contrib.rq.exceptions import NoRedisConnectionException, not_offered
+from headrace.engine.clients import ServerConfig
+from headrace.engine.connect import parse_target
 
 MAX_PAYLOAD_BYTES = 64 << 20
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
@@ -76,8 +78,15 @@ def resolve_connection(connection: Any = None) -> Any:
 
 
 def connection_to(url: str) -> Any:
-    """A redis-py client of that server."""
-    return redis.Redis.from_url(url)
+    """A redis-py client of that server, or of the one that Sentinels name."""
+    if "+sentinel://" not in url:
+        return redis.Redis.from_url(url)
+    target = parse_target(ServerConfig(url))
+    asking = {name: value for name, value in target.asking.items() if name != "db" and value is not None}
+    make: Any = redis.Sentinel
+    options = {**target.kwargs, "ssl": True} if target.is_tls else target.kwargs
+    sentinel = make(list(target.nodes), sentinel_kwargs={**asking, "ssl": target.is_tls}, **options)
+    return sentinel.master_for(target.master)
 
 
 def app_of(connection: Any) -> Headrace:
@@ -101,7 +110,7 @@ def url_of(connection: Any) -> str:
     """The URL a redis-py client was made with, which headrace's own connections use.
 
     Raises:
-        NotImplementedError: a Sentinel, a Cluster, or a credential provider.
+        NotImplementedError: a Cluster, or a credential provider.
         TypeError: no redis-py client.
     """
     pool = getattr(connection, "connection_pool", None)
@@ -110,8 +119,6 @@ def url_of(connection: Any) -> str:
             not_offered("RedisCluster connection", "use headrace itself, with a redis+cluster:// URL")
         raise TypeError(f"connection: expected a redis.Redis, got {connection!r:.60}")
     given: dict[str, Any] = pool.connection_kwargs
-    if hasattr(pool, "sentinel_manager"):
-        not_offered("Sentinel connection", "use headrace itself, with a redis+sentinel:// URL")
     if given.get("credential_provider") is not None:
         not_offered("credential provider", "give the connection a user name and a password")
     user, password = given.get("username"), given.get("password")
@@ -121,7 +128,17 @@ def url_of(connection: Any) -> str:
         return f"unix://{login}{given['path']}?db={database}"
     is_tls = issubclass(pool.connection_class, redis.SSLConnection)
     options = {name: given[name] for name in _TLS_OPTIONS if is_tls and given.get(name) is not None}
+    place = f"{_place(given, 6379)}/{database}"
+    if hasattr(pool, "sentinel_manager"):
+        manager = pool.sentinel_manager
+        nodes = ",".join(_place(one.connection_pool.connection_kwargs, 26379) for one in manager.sentinels)
+        place = f"{nodes}/{quote(str(pool.service_name), safe='')}/{database}"
+        asking = {name: manager.sentinel_kwargs.get(name) for name in ("username", "password")}
+        options |= {f"sentinel_{name}": value for name, value in asking.items() if value is not None}
+    scheme = ("rediss" if is_tls else "redis") + ("+sentinel" if hasattr(pool, "sentinel_manager") else "")
+    return f"{scheme}://{login}{place}{f'?{urlencode(options)}' if options else ''}"
+
+
+def _place(given: Mapping[str, Any], default_port: int) -> str:
     host = given.get("host") or "localhost"
-    host = f"[{host}]" if ":" in host else host
-    query = f"?{urlencode(options)}" if options else ""
-    return f"redis{'s' if is_tls else ''}://{login}{host}:{given.get('port') or 6379}/{database}{query}"
+    return f"{f'[{host}]' if ':' in host else host}:{given.get('port') or default_port}"

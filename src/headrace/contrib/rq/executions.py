@@ -10,6 +10,7 @@ from headrace.contrib.rq.connections import resolve_connection
 from headrace.contrib.rq.exceptions import NoSuchJobError
 from headrace.contrib.rq.job import Job, session_of
 from headrace.contrib.rq.utils import now, parse_composite_key
+from headrace.worker.config import worker_name_of
 
 
 class Execution:
@@ -80,8 +81,7 @@ class ExecutionRegistry:
             session = session_of(Job.fetch(self.job_id, self.connection))
         except NoSuchJobError:
             session = None
-        # A session is named after its worker, and four numbers.
-        found = [Execution(session, self.job_id, self.connection, session.rsplit(".", 4)[0])] if session else []
+        found = [Execution(session, self.job_id, self.connection, worker_name_of(session))] if session else []
         return found[start:] if end == -1 else found[start : end + 1]
 
     def cleanup(self, timestamp: float | None = None, exception_handlers: list[Any] | None = None) -> None:

@@ -117,6 +117,15 @@ class RQScheduler:
                 continue
         self._status = SchedulerStatus.STARTED
 
+    def register_birth(self) -> None:
+        """Note its process."""
+        self.pid = os.getpid()
+        self.heartbeat()
+
+    def register_death(self) -> bool:
+        """False: nothing was stored of it."""
+        return False
+
     def heartbeat(self) -> None:
         """Note that it lives."""
         self.last_heartbeat = now()
@@ -132,7 +141,7 @@ class RQScheduler:
         """Look every `interval` seconds, until SIGINT or SIGTERM. A server that is away is waited for."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_stop)
-        self.pid = os.getpid()
+        self.register_birth()
         self.log.info("Scheduler for %s started with PID %s", ", ".join(sorted(self._queue_names)), self.pid)
         self.acquire_locks()
         while not self._stop.is_requested:

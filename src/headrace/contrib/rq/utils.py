@@ -79,6 +79,34 @@ def resolve_function_reference(func: Any) -> tuple[Any, str]:
     raise TypeError(f"Expected a callable or a string, but got: {func!r:.80}")
 
 
+def import_worker_class(name: str) -> Any:
+    """A class of workers by its path; raises ValueError when it is none."""
+    from headrace.contrib.rq.worker import BaseWorker
+
+    return _import_class(name, BaseWorker)
+
+
+def import_job_class(name: str) -> Any:
+    """A class of jobs by its path; raises ValueError when it is none."""
+    from headrace.contrib.rq.job import Job
+
+    return _import_class(name, Job)
+
+
+def import_queue_class(name: str) -> Any:
+    """A class of queues by its path; raises ValueError when it is none."""
+    from headrace.contrib.rq.queue import Queue
+
+    return _import_class(name, Queue)
+
+
+def _import_class(name: str, kind: type) -> Any:
+    found = import_attribute(name)
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise ValueError(f"{name} is no {kind.__name__}")
+    return found
+
+
 def backend_class(holder: Any, default_name: str, override: Any = None) -> Any:
     """The class given, or named by a dotted path; None: the holder's own."""
     if override is None:

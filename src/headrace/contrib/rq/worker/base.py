@@ -52,7 +52,7 @@ from headrace.contrib.rq.timeouts import (
     UnixSignalDeathPenalty,
     get_default_death_penalty_class,
 )
-from headrace.contrib.rq.utils import ensure_job_list, get_version, import_attribute, now
+from headrace.contrib.rq.utils import ensure_job_list, get_version, import_attribute, now, utcformat
 from headrace.contrib.rq.version import VERSION
 from headrace.engine.admin import Worker as Seen
 from headrace.engine.keys import check_queue_name
@@ -79,12 +79,17 @@ UNCALLED = {
     "get_heartbeat_ttl": "a supervisor renews the leases of what runs",
     "run_maintenance_tasks": "every supervisor tends its queues once a second",
     "clean_registries": "every supervisor tends its queues once a second",
+    "clean_group_registries": "every supervisor tends its queues once a second",
     "request_stop": "signals are the supervisor's: the running job may finish",
     "request_force_stop": "signals are the supervisor's: a second one hands the job back",
     "handle_warm_shutdown_request": "signals are the supervisor's",
     "subscribe": "commands reach a supervisor with its next beat",
     "unsubscribe": "commands reach a supervisor with its next beat",
     "handle_payload": "commands reach a supervisor with its next beat",
+    "request_stop_execution": "send_stop_execution_command stops what runs",
+    "request_stop_sigrtmin": "signals are the supervisor's: a stopped job is handed back",
+    "request_force_stop_sigrtmin": "signals are the supervisor's: a stopped job is handed back",
+    "set_shutdown_requested_date": "a supervisor shows when it was told to stop",
     "cleanup_execution": "a job's end is written in one step",
     "increment_failed_job_count": "a supervisor counts what its processes run",
     "increment_successful_job_count": "a supervisor counts what its processes run",
@@ -129,6 +134,10 @@ class BaseWorker:
     job_class: Any = Job
     log_result_lifespan = True
     log_job_description = True
+    exponential_backoff_factor = 2.0
+    max_connection_wait_time = 60.0
+    should_run_maintenance_tasks = False
+    """Of the supervisor's duties: nobody else has to."""
 
     pool: ClassVar[str] = "fork"
     grace_s: ClassVar[float] = 25.0
@@ -245,6 +254,31 @@ class BaseWorker:
     @property
     def key(self) -> str:
         return f"{self.redis_worker_namespace_prefix}{self.name}"
+
+    @property
+    def executions_key(self) -> str:
+        return f"{self.key}:executions"
+
+    @property
+    def pubsub_channel_name(self) -> str:
+        return f"{RQ_KEY_PREFIX}:pubsub:{self.name}"
+
+    @property
+    def dequeue_timeout(self) -> int:
+        return max(1, self.worker_ttl - 15)
+
+    @property
+    def connection_timeout(self) -> int:
+        return self.dequeue_timeout + 10
+
+    def serialize(self) -> dict[str, Any]:
+        """What it says of itself before it works."""
+        return {
+            "birth": utcformat(self.birth_date) if self.birth_date else None,
+            "last_heartbeat": utcformat(self.last_heartbeat) if self.last_heartbeat else None,
+            "queues": ",".join(self.queue_names()), "pid": self.pid, "hostname": self.hostname,
+            "ip_address": self.ip_address, "version": self.version, "python_version": self.python_version,
+        }  # fmt: skip
 
     # Other workers, and this one as it shows itself
 
@@ -521,6 +555,7 @@ class BaseWorker:
         """Note what runs here."""
         execution = Execution(current_job().session, job.id, self.connection, self.name)
         self.executions = {execution.id: execution}
+        job.worker_name = self.name
         self.set_state(WorkerStatus.BUSY)
         return execution
 
