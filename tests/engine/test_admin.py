@@ -118,6 +118,16 @@ def test_a_purge_deletes_the_jobs_of_one_state_and_no_other(kit):
     assert all_ids(kit, *State) == ["running"]
 
 
+def test_a_cancelled_job_is_no_longer_counted_as_queued(kit):
+    """Though its entry stands in the list until a claim meets it."""
+    kit.add("a", "b", "c")
+    kit.client.run(ops.cancel(kit.queue, "b"))
+    counts = kit.client.run(admin.count_jobs(kit.queue))
+    assert (counts.queued, counts.done, counts.ready) == (2, 1, 3)
+    kit.client.run(ops.delete(kit.queue, "a"))
+    assert kit.client.run(admin.count_jobs(kit.queue)).queued == 1
+
+
 def test_a_purge_leaves_the_record_of_a_cancelled_job_whose_entry_lingers(kit):
     """It has ended: it is kept where ended jobs are."""
     kit.add("a", "b")

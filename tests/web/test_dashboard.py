@@ -152,7 +152,7 @@ def test_what_jobs_say_is_never_markup(app, visit):
         assert "&lt;script&gt;" in client.get("/queues").text
         for path in ("/?id=" + XSS, "/jobs?queue=" + XSS, "/jobs?tab=" + XSS, "/jobs?cursor=" + XSS, "/?span=" + XSS):
             answer = client.get(path)
-            assert answer.status_code in (200, 404)
+            assert answer.status_code in (200, 400, 404)
             assert "<script>alert" not in answer.text
 
 

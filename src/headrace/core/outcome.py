@@ -195,7 +195,7 @@ def _with_error(record: Record, error: AttemptError) -> list[AttemptError]:
     return [*(record.errors or []), error][-ERRORS_KEPT:]
 
 
-def describe_exception(exc: BaseException, attempt: int, now_ms: int) -> AttemptError:
+def describe_exception(exc: BaseException, attempt: int, now_ms: int, worker: str = "") -> AttemptError:
     """An exception as data: at most 64 KiB, no local variables, no frames above the user's code. Never raises."""
     kind = cut(type_name(type(exc)), _TYPE_BYTES_MAX)
     try:
@@ -209,7 +209,7 @@ def describe_exception(exc: BaseException, attempt: int, now_ms: int) -> Attempt
         text = cut_middle("".join(told.format()), room)
     except Exception as broken:
         text = f"(the traceback cannot be shown: {type_name(type(broken))})"
-    return AttemptError(attempt, kind, message, text, now_ms)
+    return AttemptError(attempt, kind, message, text, now_ms, worker)
 
 
 def _user_frames(trace: TracebackType | None) -> TracebackType | None:

@@ -62,13 +62,14 @@ ENDED_STATES = {
 
 
 class AttemptError(msgspec.Struct, frozen=True, array_like=True):
-    """What one attempt ended with: plain data, safe to read anywhere."""
+    """What one attempt ended with, and the id of the worker that ran it: plain data, safe to read anywhere."""
 
     attempt: int
     type: str
     message: str
     traceback: str = ""
     at_ms: int = 0
+    worker: str = ""
 
 
 class RetrySpec(msgspec.Struct, frozen=True, array_like=True):

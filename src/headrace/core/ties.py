@@ -280,9 +280,36 @@ def group_in(packed: bytes | None) -> str | None:
     return None if packed is None else msgspec.msgpack.decode(packed).get("g")
 
 
-def parents_in(packed: bytes | None) -> list[str]:
-    """The ids of the jobs that a job's ties, as they are stored, say it depends on; those of a flow's step are not there."""
-    return [] if packed is None else [parent[1] for parent in msgspec.msgpack.decode(packed).get("o", [])]
+def unique_in(packed: bytes | None) -> str | None:
+    """The unique key of a job's ties, as they are stored."""
+    return None if packed is None else msgspec.msgpack.decode(packed).get("u")
+
+
+def parents_in(packed: bytes | None) -> list[tuple[str, str]]:
+    """Queue and id of the jobs that a job's ties, as they are stored, say it depends on; those of a flow's step are not there."""
+    return [] if packed is None else [(parent[0], parent[1]) for parent in msgspec.msgpack.decode(packed).get("o", [])]
+
+
+def reads_inputs(packed: bytes | None) -> bool:
+    """Whether a job with these ties takes arguments from the results of others."""
+    return packed is not None and bool(msgspec.msgpack.decode(packed).get("i"))
+
+
+def ties_of_clone(packed: bytes | None) -> bytes:
+    """Of a job's ties those that hold for one like it, too: its limits and its group."""
+    if packed is None:
+        return b""
+    kept = {name: value for name, value in msgspec.msgpack.decode(packed).items() if name in ("g", "w", "l")}
+    return msgspec.msgpack.encode(kept) if kept else b""
+
+
+def edges_in(packed: bytes | None, most: int = 100) -> list[tuple[str, str]]:
+    """Queue ("": the job's own) and id of the jobs that wait for this one, as its ties say; of many the first."""
+    found: list[tuple[str, str]] = []
+    for edge in [] if packed is None else msgspec.msgpack.decode(packed).get("e", []):
+        many = [f"{edge['c']}{n}" for n in range(edge.get("k") or 0)]
+        found += [(edge.get("q", ""), child) for child in many or [edge["c"]]]
+    return found[:most]
 
 
 def find_limit(limits: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _ORDER = ("held", "suspects", "priority", "ready", "group", "parked", "waiting",
 class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     """A queue at one instant (`running` a moment later). `totals`: jobs enqueued, succeeded, failed … since it began.
 
-    `ready` may count a cancelled job that no claim has met yet. `paused`: the reason; None when it is not paused. `paused_until_ms`:
+    `ready` counts also the `lingering`: entries of cancelled jobs that no claim has met yet. `paused`: the reason; None when it is not paused. `paused_until_ms`:
     None when it is paused until somebody resumes it.
     """
 
@@ -50,6 +50,7 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     parked: int = 0
     waiting: int = 0
+    lingering: int = 0
     done: int
     dead: int
     records: int
@@ -68,17 +69,11 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def queued(self) -> int:
+        ready = self.ready - self.lingering
         others = (
-            self.live
-            - self.ready
-            - self.priority
-            - self.suspects
-            - self.delayed
-            - self.parked
-            - self.waiting
-            - self.running
+            self.live - ready - self.priority - self.suspects - self.delayed - self.parked - self.waiting - self.running
         )
-        return self.ready + self.priority + self.suspects + max(others, 0)  # the others stand in their groups
+        return ready + self.priority + self.suspects + max(others, 0)  # the others stand in their groups
 
     @property
     def live(self) -> int:
@@ -206,6 +201,7 @@ def count_jobs(queue: QueueKeys) -> Steps[QueueCounts]:
         waiting=reply[16],
         ageing_ms=_optional_ms(reply[17]),
         paused_until_ms=_optional_ms(reply[18]),
+        lingering=reply[19],
     )
 
 

@@ -104,6 +104,16 @@ def audit_key(prefix: str = PREFIX) -> str:
     return f"{prefix}:audit"
 
 
+def bulk_key(prefix: str, bulk_id: str) -> str:
+    """Hash: an operator's action on many jobs, and how far it is."""
+    return f"{prefix}:bulk:{{{bulk_id}}}"
+
+
+def bulk_jobs_key(prefix: str, bulk_id: str) -> str:
+    """List of QUEUE/ID: the jobs that it has still to act on."""
+    return f"{prefix}:bulk:{{{bulk_id}}}:left"
+
+
 def check_queue_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"queue name {name!r:.120} is not allowed: use 1 to 100 of A-Z a-z 0-9 . _ -")

@@ -55,7 +55,7 @@ def _waiting(job_id: str, record: Record, look: ops.Look) -> str:
     parents = parents_in(record.options.ties if record.options else None)
     if not parents:
         return f"it waits for {_jobs(look.missing or 0)}: headrace flow show {job_id.partition('.')[0]} tells which"
-    named = ", ".join(parents[:MOST_NAMED]) + (", …" if len(parents) > MOST_NAMED else "")
+    named = ", ".join(parent for _, parent in parents[:MOST_NAMED]) + (", …" if len(parents) > MOST_NAMED else "")
     return f"it waits for {look.missing} of these jobs to succeed: {named}"
 
 

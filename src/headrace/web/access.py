@@ -27,6 +27,7 @@ class Right(enum.StrEnum):
     RETRY_JOBS = "retry_jobs"
     CANCEL_JOBS = "cancel_jobs"
     DELETE_JOBS = "delete_jobs"
+    INSERT_JOBS = "insert_jobs"
     PAUSE_QUEUES = "pause_queues"
     PURGE_QUEUES = "purge_queues"
     STOP_WORKERS = "stop_workers"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -15,7 +14,9 @@ from headrace.core.tally import Sums, add
 from headrace.engine.admin import QueueCounts, Row, Worker
 from headrace.observe.metrics import jobs_by_state
 from headrace.version import __version__
-from headrace.web.data import TABS, Details, Overview
+from headrace.web.data import TABS, Overview
+from headrace.web.details import Details
+from headrace.web.redact import Redact
 
 TARGET_S = 10.0
 PREFIX = "/api/v1"
@@ -63,10 +64,11 @@ class JobRow(msgspec.Struct, frozen=True):
 
 
 class JobsPage(msgspec.Struct, frozen=True):
-    """A part of a list of jobs. `cursor`: asks for what follows; "" at the end."""
+    """A part of a list of jobs. `cursor`: asks for what follows; "" at the end. `looked_at`: how many jobs were read for it."""
 
     jobs: list[JobRow]
     cursor: str
+    looked_at: int
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -106,7 +108,7 @@ class Wrong(msgspec.Struct, frozen=True):
 
 
 def answer(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    return Response(msgspec.json.encode(value, enc_hook=repr), status, media_type="application/json")
 
 
 def queue_of(counts: QueueCounts, overview: Overview) -> Queue:
@@ -131,7 +133,7 @@ def row_of(row: Row) -> JobRow:
     return JobRow(row.id, row.queue, str(row.state), record.task, record.attempt, record.created_at_ms, row.due_at_ms)
 
 
-def job_of(found: Details, *, sees_args: bool) -> Job:
+def job_of(found: Details, redact: Redact, *, sees_args: bool) -> Job:
     record = found.record
     told = Job(
         found.id, found.queue, str(found.look.state), record.task, record.attempt, record.created_at_ms,
@@ -139,8 +141,7 @@ def job_of(found: Details, *, sees_args: bool) -> Job:
     )  # fmt: skip
     if not sees_args:
         return told
-    result = None if found.result is None else json.loads(found.result)
-    return msgspec.structs.replace(told, call=json.loads(found.args), result=result)
+    return msgspec.structs.replace(told, call=found.shown_call(redact), result=found.shown_result(redact))
 
 
 def scale_of(counts: QueueCounts, overview: Overview, lately: Sums, target_s: float) -> Scale:
@@ -181,11 +182,14 @@ _PATHS: dict[str, tuple[str, str, Any, list[dict[str, Any]]]] = {
     "/workers": ("listWorkers", "The workers that have shown themselves in the last 30 s.", list[WorkerNow], []),
     "/jobs": (
         "listJobs",
-        "Jobs of one queue; without one, of the first that has any there.",
+        "Jobs that match, a part of them.",
         JobsPage,
         [
-            _in_query("queue", "The queue's name.", {"type": "string"}),
-            _in_query("tab", "Where the jobs stand.", {"type": "string", "enum": list(TABS), "default": "running"}),
+            _in_query("queue", "The queue's name; all queues without it.", {"type": "string"}),
+            _in_query(
+                "filter", "Which jobs, as on the page: task:mail.send args.user.id:42 since:2h", {"type": "string"}
+            ),
+            _in_query("tab", "Where the jobs stand.", {"type": "string", "enum": [*TABS, "all"]}),
             _in_query("cursor", "As the part before gave it.", {"type": "string"}),
         ],
     ),

@@ -15,19 +15,19 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from headrace import wire
 from headrace.app import Headrace
-from headrace.core.record import Record, State, decode
+from headrace.core.filters import Filter
+from headrace.core.record import State, decode
 from headrace.core.tally import Sums, add, times_in
-from headrace.engine import admin, kept, ops, stats
-from headrace.engine.admin import Page, QueueCounts, Worker
+from headrace.engine import admin, ops, stats
+from headrace.engine.admin import QueueCounts, Worker
 from headrace.engine.call import Call, Op, Steps, command
 from headrace.engine.clients import AsyncClient
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys, queues_key
+from headrace.engine.search import Found, find_jobs
 from headrace.engine.stats import History, Unit
-from headrace.engine.why import why
-from headrace.errors import HeadraceError, JobNotFound, ServerError, ServerUnreachable, UsageError
-from headrace.stream import LogLine, lines_of
+from headrace.errors import HeadraceError, ServerError, ServerUnreachable, UsageError
+from headrace.web.details import Details, read_details
 
 T = TypeVar("T")
 _commands: ContextVar[list[None]] = ContextVar("commands")
@@ -38,6 +38,7 @@ S_A_COMMAND = 0.25
 """What is read again and again is read so seldom that all of it together takes at most four commands a second."""
 MOST_BEHIND_S = 15.0
 """So long at most one read waits for the share of others; for its own it may wait longer."""
+SEARCH_KEPT_S = 3.0
 STATISTICS_KEPT_S = 5.0
 """Workers send them every 10 s."""
 MOST_KEPT = 500
@@ -145,29 +146,6 @@ class Chart:
         return times_in(together, kind).quantile_s(share)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Details:
-    """One job with all that is known of it."""
-
-    queue: str
-    id: str
-    look: ops.Look
-    record: Record
-    log: list[LogLine]
-    why: list[str]
-
-    @property
-    def args(self) -> str:
-        args, kwargs = wire.decode_call(self.record.payload, None)
-        return shown_json({"args": args, "kwargs": kwargs})
-
-    @property
-    def result(self) -> str | None:
-        if self.record.result is None:
-            return None
-        return shown_json(msgspec.msgpack.decode(self.record.result))
-
-
 def server_health(prefix: str) -> Steps[tuple[int, float | None]]:
     """The server's clock, ms, and which share of its memory is taken; None: it may take any."""
     text: str = yield command("INFO", "memory", key="", decode=_info_text)
@@ -179,11 +157,6 @@ def server_health(prefix: str) -> Steps[tuple[int, float | None]]:
 
 def _info_text(reply: Any) -> str:
     return str(reply.decode() if isinstance(reply, bytes) else reply)
-
-
-def shown_json(value: Any) -> str:
-    """For people: what JSON cannot say is shown as Python would."""
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=repr), indent=2).decode()
 
 
 @dataclasses.dataclass(slots=True)
@@ -212,16 +185,28 @@ class Source:
 
     async def run(self, op: Op[T]) -> T:
         """Raises ServerError when the server does not answer in time."""
-        if self._client is None:
-            self._client = AsyncClient(self.config)
         try:
-            return await asyncio.wait_for(self._client.run(_counted(op, _commands.get([]))), READ_WITHIN_S)
+            return await asyncio.wait_for(self._connected().run(_counted(op, _commands.get([]))), READ_WITHIN_S)
         except TimeoutError:
             self.errors += 1
             raise ServerUnreachable("the server did not answer within 8 s") from None
         except ServerError:
             self.errors += 1
             raise
+
+    def _connected(self) -> AsyncClient:
+        if self._client is None:
+            self._client = AsyncClient(self.config)
+        return self._client
+
+    async def enqueue(self, queue: str, job: ops.NewJob) -> None:
+        """Store one job; its queue may be new.
+
+        Raises:
+            ServerError, QueueFull
+        """
+        await self.run(ops.announce_queues(self.prefix, [queue]))
+        await self._connected().enqueue(queue, [job])
 
     async def aclose(self) -> None:
         client, self._client = self._client, None
@@ -328,26 +313,28 @@ class Source:
 
         return await self._shared(("tasks", *sorted(jobs)), read)
 
-    async def jobs(self, queue: str, tab: str, cursor: str) -> Page:
-        keys = self.queue(queue)
+    async def search(self, queues: Sequence[str], wanted: Filter, cursor: str, limit: int = PAGE_JOBS) -> Found:
+        """Jobs that match, in these queues; bounded: what is found says how far was looked."""
+        places = [self.queue(name) for name in queues]
+        # The instant from which jobs are meant moves on: who asks again within a few seconds gets the same answer.
+        since_ms = wanted.since_ms and wanted.since_ms // 10_000
+        key = ("search", *queues, msgspec.structs.replace(wanted, since_ms=since_ms), cursor, limit)
 
-        async def read() -> Page:
-            return await self.run(admin.list_jobs(keys, TABS[tab], cursor=cursor, limit=PAGE_JOBS))
+        async def read() -> Found:
+            return await self.run(find_jobs(places, wanted, cursor=cursor, limit=limit, names=self.names))
 
-        return await self._shared(("jobs", queue, tab, cursor), read)
+        return await self._shared(key, read, KEPT_S if wanted.takes_all else SEARCH_KEPT_S)
 
     async def job(self, queue: str, job_id: str) -> Details:
         """Raises JobNotFound."""
-        return await self._shared(("job", queue, job_id), lambda: self._job(queue, job_id))
+        return await self._shared(
+            ("job", queue, job_id), lambda: self.run(read_details(self.queue(queue), job_id, self.names))
+        )
 
-    async def _job(self, queue: str, job_id: str) -> Details:
-        keys = self.queue(queue)
-        look = await self.run(ops.look(keys, check_job_id(job_id)))
-        if look is None:
-            raise JobNotFound(f"no job {job_id} in queue {queue!r}: it never was, was deleted, or is no longer kept")
-        log = lines_of(await self.run(kept.all_lines(keys, job_id)), None)
-        reasons = await self.run(why(keys, job_id))
-        return Details(queue, job_id, look, decode(look.record), log, reasons)
+    def names(self, task: str) -> Sequence[str]:
+        """Of a task's positional parameters, where this app has the task."""
+        found = self.app.tasks.get(task)
+        return () if found is None else found.signature.names
 
     async def find(self, job_id: str) -> str | None:
         """The queue of a job; None: there is no such job."""

@@ -31,6 +31,7 @@ from headrace.errors import DuplicateJob, JobNotFound, ServerError, UsageError
 from headrace.version import __version__
 from headrace.web.access import Access, Decide, Right, is_own_request
 from headrace.web.data import Source, in_words, tab_counts
+from headrace.web.redact import Redact
 from headrace.web.words import LANGUAGES, Words, choose
 
 logger = logging.getLogger("headrace.web")
@@ -121,11 +122,18 @@ def shown_moment(at: datetime | None) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(f"{utc:%Y-%m-%dT%H:%M:%SZ}", f"{utc:%Y-%m-%d %H:%M:%S UTC}")
 
 
+class Refused(Exception):
+    """Who asks may not; the text says what, and why."""
+
+
 class Frame:
     """One dashboard's source of data, who may use it, and what stands around its pages."""
 
-    def __init__(self, source: Source, access: Decide, environment: str, hosts: Sequence[str] | None) -> None:
+    def __init__(
+        self, source: Source, access: Decide, environment: str, hosts: Sequence[str] | None, redact: Redact
+    ) -> None:
         self.source = source
+        self.redact = redact
         self._access = access
         self._environment = environment
         self._hosts = None if hosts is None else frozenset(hosts)
@@ -134,9 +142,9 @@ class Frame:
         """What may be seen."""
         return Route(path, self._guarded(show, Right.READ), methods=["GET"])
 
-    def act(self, path: str, right: Right, do: Do) -> Route:
-        """What may be done, by who has the right."""
-        return Route(path, self._guarded(lambda request: self._write(request, do), right), methods=["POST"])
+    def act(self, path: str, right: Right, do: Do, most_bytes: int = FORM_BYTES_MAX) -> Route:
+        """What may be done, by who has the right. A field that comes more than once is in `request.state.fields`."""
+        return Route(path, self._guarded(lambda request: self._write(request, do, most_bytes), right), methods=["POST"])
 
     def _guarded(self, show: Show, right: Right) -> Show:
         async def answer(request: Request) -> Response:
@@ -168,6 +176,8 @@ class Frame:
             return await self.render(request, "error", 403, title="refused", message=request.state.words("no_right"))
         try:
             return await show(request)
+        except Refused as error:
+            return await self.render(request, "error", 403, title="refused", message=str(error))
         except DuplicateJob as error:
             return await self.render(request, "error", 409, title="refused", message=in_words(error))
         except (JobNotFound, UsageError) as error:
@@ -207,7 +217,7 @@ class Frame:
         return response
 
     async def _write(
-        self, request: Request, do: Callable[[Request, Mapping[str, str]], Awaitable[Response]]
+        self, request: Request, do: Callable[[Request, Mapping[str, str]], Awaitable[Response]], most_bytes: int
     ) -> Response:
         words: Words = request.state.words
         if not is_own_request(request):
@@ -215,9 +225,11 @@ class Frame:
         body = b""
         async for part in request.stream():
             body += part
-            if len(body) > FORM_BYTES_MAX:
+            if len(body) > most_bytes:
                 return await self.render(request, "error", 413, title="refused", message=words("too_long"))
-        form = {name: values[0] for name, values in parse_qs(body.decode("utf8", "replace")).items()}
+        fields = parse_qs(body.decode("utf8", "replace"))
+        request.state.fields = fields
+        form = {name: values[0] for name, values in fields.items()}
         response = await do(request, form)
         self.source.forget()
         return response
@@ -231,6 +243,13 @@ class Frame:
 
     async def done(self, request: Request, did: str, what: str, count: int, to: str) -> Response:
         """Note it, and send the browser to where the result is to be seen."""
+        await self.note(request, did, what, count)
+        query = urlencode({"did": did, "n": count})
+        joint = "&" if "?" in to else "?"
+        return RedirectResponse(f"{request.scope.get('root_path', '')}{to}{joint}{query}", 303)
+
+    async def note(self, request: Request, did: str, what: str, count: int) -> None:
+        """Write into the audit log who did what to how many."""
         access: Access = request.state.access
         note = {
             "at_ms": int(time.time() * 1000), "user": access.user, "did": did, "what": what, "count": count,
@@ -239,8 +258,6 @@ class Frame:
         line = json.dumps(note)
         audit_logger.info("%s", line)
         await self.source.run(admin.note_action(self.source.prefix, line.encode()))
-        query = urlencode({"did": did, "n": count})
-        return RedirectResponse(f"{request.scope.get('root_path', '')}{to}?{query}", 303)
 
     async def static(self, request: Request) -> Response:
         found = static_files().get(request.path_params["name"])

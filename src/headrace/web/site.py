@@ -8,7 +8,7 @@ and what programs read is in `programs`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -27,13 +27,17 @@ from headrace.engine.admin import QueueCounts
 from headrace.errors import JobNotFound, UsageError
 from headrace.web.access import Decide, Right
 from headrace.web.attention import attention
+from headrace.web.bulk import BulkPages
 from headrace.web.chart import ages, bars, spark, waits
+from headrace.web.clone import ClonePages
 from headrace.web.data import SPANS, Chart, Overview, Source
 from headrace.web.flows import FlowPages
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
 from headrace.web.limits import LimitPages
 from headrace.web.programs import Programs
+from headrace.web.redact import DEFAULT as REDACTED
+from headrace.web.redact import Redact
 from headrace.web.schedules import SchedulePages
 from headrace.web.words import Words
 
@@ -156,7 +160,14 @@ def drain_s(counts: QueueCounts, chart: Chart) -> float | None:
     return counts.queued / faster * 60 if faster > 0 else None
 
 
-def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Sequence[str] | None = None) -> ASGIApp:
+def dashboard(
+    app: Headrace,
+    *,
+    access: Decide,
+    environment: str = "",
+    hosts: Sequence[str] | None = None,
+    redact: Iterable[str] = REDACTED,
+) -> ASGIApp:
     """The dashboard of an app's server, as an ASGI app: `main.mount("/jobs", dashboard(app, access=...))`.
 
     Args:
@@ -164,9 +175,10 @@ def dashboard(app: Headrace, *, access: Decide, environment: str = "", hosts: Se
             is refused; `Access.read(user)` sees all; `Access.all(user)` may do all.
         environment: a badge on each page; "production" is shown in red.
         hosts: the only host names that it answers to; None: any.
+        redact: names of arguments, and of fields in them and in results, whose values are never shown; `*` stands for any letters.
     """
-    frame = Frame(Source(app), access, environment, hosts)
-    pages = (JobPages(frame), SchedulePages(frame), FlowPages(frame), LimitPages(frame), Site(frame), Programs(frame))
-    found = Starlette(routes=[route for part in pages for route in part.routes()])
+    frame = Frame(Source(app), access, environment, hosts, Redact(redact))
+    pages = (JobPages, BulkPages, ClonePages, SchedulePages, FlowPages, LimitPages, Site, Programs)
+    found = Starlette(routes=[route for part in pages for route in part(frame).routes()])
     found.state.source = frame.source
     return found

@@ -285,7 +285,7 @@ class Child:
         if crash.IS_ON:
             call_plain, call_async = _crashing(call_plain), _crashing(call_async)
         reports = Reports(self.client, self.sender, self.find_running, send)
-        return Executor(self.app, reports, JobLog(), call_plain, call_async)
+        return Executor(self.app, reports, JobLog(), call_plain, call_async, self.config.worker_id)
 
     def find_running(self, job_id: str) -> Place | None:
         """Where a job is that runs here."""

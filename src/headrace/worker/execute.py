@@ -101,8 +101,10 @@ class Executor:
         joblog: JobLog,
         call_plain: Callable[[AnyRun], Any],
         call_async: Callable[[AnyRun], Any],
+        worker_id: str = "",
     ) -> None:
         self._app = app
+        self._worker_id = worker_id
         self._call_plain = call_plain
         self._call_async = call_async
         self._reporter = reporter
@@ -291,7 +293,7 @@ class Executor:
 
     def _raised(self, run: Run, error: BaseException, held: set[tuple[str, str]] | None = None) -> End:
         """`held`: the limits, with their queues, that RetryIn of others of the batch has held already."""
-        told = describe_exception(error, run.record.attempt + 1, int(time.time() * 1000))
+        told = describe_exception(error, run.record.attempt + 1, int(time.time() * 1000), self._worker_id)
         if isinstance(error, JobTimeout):
             return TimedOut(told)
         if isinstance(error, JobCancelled):

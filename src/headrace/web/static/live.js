@@ -1,5 +1,7 @@
 // Keep the page as it is on the server: ask for the same address again, and change what differs. One request at a time; none
 // while the page is hidden, while somebody types, or when it was switched off. What does not answer is asked again by itself.
+import "./jobs.js";
+import "./keys.js";
 import { morph } from "./morph.js";
 import { localize } from "./time.js";
 
@@ -77,13 +79,6 @@ async function run() {
 }
 
 document.addEventListener("visibilitychange", () => wake());
-document.addEventListener("keydown", (event) => {
-  const isTyping = event.target instanceof HTMLElement && event.target.matches("input, select, textarea");
-  if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    const field = document.querySelector(".find input");
-    if (field instanceof HTMLInputElement) { event.preventDefault(); field.focus(); }
-  }
-});
 tell();
 localize(document);
 run();

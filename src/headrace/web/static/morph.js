@@ -14,7 +14,7 @@ function attributes(old, fresh) {
     if (!(isHeld && name === "open") && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
   for (const { name } of [...old.attributes]) {
-    if (!(isHeld && name === "open") && !fresh.hasAttribute(name)) old.removeAttribute(name);
+    if (!(isHeld && name === "open") && name !== "data-done" && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }
 }
 
