@@ -130,6 +130,38 @@ def test_a_limit_and_a_filter_narrow_the_list(run, app):
     assert len(lines(run("job", "cancel", "--filter", "task:b.two", "--yes"))) == 5
 
 
+def test_many_are_found_by_arguments_and_age_and_acted_on_after_their_number_was_asked_about(run, app):
+    """The dashboard's language: shown first with --dry-run, refused without --yes where nobody can be asked, then done."""
+    jobs = [app.options(delay=600, tags=["vip"]).enqueue("mail.send", user={"id": n}) for n in range(4)]
+    assert run("job", "ls", "--filter", "args.user.id:2 since:1h").stdout.split("\t")[0] == jobs[2].id
+    assert run("job", "ls", "--filter", "args.user.id:2 since:nine").exit_code == 2
+    assert run("job", "run", "--filter", "tag:vip", "--dry-run").stdout.split() == [job.id for job in jobs]
+    refused = run("job", "run", "--filter", "tag:vip")
+    assert refused.exit_code == 4
+    assert "Run 4 jobs now?" in refused.stderr
+    assert len(lines(run("job", "run", "--filter", "tag:vip", "--yes"))) == 4
+    assert {line[3] for line in lines(run("job", "ls"))} == {"queued"}
+    again = run("job", "run", jobs[0].id)
+    assert (again.exit_code, again.stdout) == (4, "")
+    assert "does not wait for a time" in again.stderr
+    assert run("job", "delete", "--filter", "tag:vip").exit_code == 4
+    assert len(lines(run("job", "delete", "--filter", "tag:vip", "--yes"))) == 4
+
+
+def test_a_job_is_cloned_as_it_is_or_with_other_arguments(run, app):
+    """Its task, tags and priority stay; the queue, the time and the arguments are what was said."""
+    job = app.options(priority=3, tags=["vip"], unique="once:1").enqueue("mail.send", "an", size=5)
+    same = run("job", "clone", job.id).stdout.strip()
+    (shown,) = documents(run("job", "show", same, "--json"))
+    assert (shown["task"], shown["args"], shown["kwargs"], shown["priority"]) == ("mail.send", ["an"], {"size": 5}, 3)
+    assert shown["options"]["g"] == ["vip"]
+    other = run("job", "clone", job.id, "binh", "html:=true", "--to", "low", "--delay", "10m", "--priority", "0")
+    (shown,) = documents(run("job", "show", other.stdout.strip(), "--json"))
+    assert (shown["queue"], shown["state"], shown["priority"]) == ("low", "scheduled", 0)
+    assert (shown["args"], shown["kwargs"]) == (["binh"], {"size": 5, "html": True})
+    assert run("job", "clone", "nothing").exit_code == 3
+
+
 def test_wait_prints_the_result_and_its_code_tells_the_end(run, app):
     """0 with the result, 1 when it failed, 124 when it has not ended in time."""
     good, bad, slow = app.enqueue("t"), app.queue("bad").enqueue("t"), app.queue("slow").enqueue("t")

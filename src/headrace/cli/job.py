@@ -1,9 +1,9 @@
-"""`headrace job`: list, show, logs, retry, cancel, delete and wait."""
+"""`headrace job`: list, show, logs, retry, run, cancel, delete, clone and wait."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from headrace import wire
 from headrace.cli.logs import print_log
 from headrace.cli.output import instant, print_fields, print_rows
-from headrace.cli.progress import shown_progress
+from headrace.cli.progress import shown_progress, tracked
 from headrace.cli.settings import (
     FAILED,
     NOT_FOUND,
@@ -26,14 +26,15 @@ from headrace.cli.settings import (
     subcommand,
     talk,
 )
-from headrace.cli.values import duration_s
+from headrace.cli.values import duration_s, parse_arguments
 from headrace.core.failures import error_of
 from headrace.core.filters import HELP, Filter, parse_filter
 from headrace.core.record import Record, State, decode
 from headrace.engine import admin, ops
 from headrace.engine.admin import Row
-from headrace.engine.call import Steps
+from headrace.engine.bulk import ACTS, Action
 from headrace.engine.clients import SyncClient
+from headrace.engine.clone import clone as make_clone
 from headrace.engine.keys import QueueKeys, check_job_id, queue_keys
 from headrace.engine.ops import Look
 from headrace.engine.search import find_jobs
@@ -139,7 +140,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only list the ids it wo
 
 @click.group(epilog="\b\nExamples:\n  headrace job ls --state failed\n  headrace job show ID\n  headrace job wait ID")
 def command() -> None:
-    """List, show, retry, cancel, delete and wait for jobs, and print what they say."""
+    """List, show, retry, run, cancel, delete, clone and wait for jobs, and print what they say."""
 
 
 @subcommand(
@@ -227,19 +228,11 @@ def logs(job_id: str, queue: str | None, attempt: int | None, follow: bool) -> i
 
 
 def _act_on(
-    job_ids: tuple[str, ...],
-    queue: str | None,
-    filter_text: str | None,
-    states: set[State],
-    verb: str,
-    act: Callable[[QueueKeys, str], Steps[str]],
-    done: str,
-    *,
-    yes: bool,
-    dry_run: bool,
+    action: Action, job_ids: tuple[str, ...], queue: str | None, filter_text: str | None, *, yes: bool, dry_run: bool
 ) -> int:
     """Do one thing to jobs named by id or filter; the code tells the worst that happened."""
     client = settings().client()
+    act, done, states = ACTS[action]
     if bool(job_ids) == bool(filter_text):
         raise click.UsageError("name jobs by id, or by --filter")
     targets: list[tuple[QueueKeys, str]]
@@ -256,63 +249,63 @@ def _act_on(
             click.echo(job_id)
         talk(f"{len(targets)} jobs")
         return OK
-    if filter_text and targets:
-        confirm(f"{verb.capitalize()} {len(targets)} jobs?", yes=yes)
+    if targets and (filter_text or action is Action.DELETE):
+        confirm(_ASKS[action].format(n=f"{len(targets):,}"), yes=yes)
     code = OK
-    for keys, job_id in targets:
+    for keys, job_id in tracked(targets, action):
         try:
             answer = client.run(act(keys, job_id))
         except JobNotFound as error:
             talk(str(error), is_error=True)
             code = NOT_FOUND
             continue
-        if answer in done.split():
+        if answer in done:
             click.echo(job_id)
         else:
-            talk(f"job {job_id}: {_WHY_NOT[answer]}", is_error=True)
+            talk(f"job {job_id}: {_WHY_NOT[action, answer]}", is_error=True)
             code = code or REFUSED
         if answer == "asked":
             talk(f"job {job_id} runs; its worker was told to stop it")
     return code
 
 
+_ASKS = {
+    Action.RETRY: "Retry {n} jobs?", Action.RUN: "Run {n} jobs now?", Action.CANCEL: "Cancel {n} jobs?",
+    Action.DELETE: "Delete {n} jobs for good?",
+}  # fmt: skip
 _WHY_NOT = {
-    "live": "it has not ended, so there is nothing to retry",
-    "ended": "it has ended already",
-    "running": "it runs; cancel it first",
+    (Action.RETRY, "live"): "it has not ended, so there is nothing to retry",
+    (Action.RUN, "live"): "it does not wait for a time: headrace why tells what it waits for",
+    (Action.RUN, "ended"): "it has ended: headrace job retry runs it again",
+    (Action.CANCEL, "ended"): "it has ended already",
+    (Action.DELETE, "running"): "it runs; cancel it first",
 }
 
 
 @subcommand(
     command,
     "retry",
-    epilog="\b\nExamples:\n  headrace job retry ID\n  headrace job retry --filter 'state:dead'",
+    epilog="\b\nExamples:\n  headrace job retry ID\n  headrace job retry --filter 'state:dead error:Timeout since:2h'",
 )
 @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
 @_queue
 @_filter
 @_yes
 @_dry_run
-def retry(
-    job_ids: tuple[str, ...],
-    queue: str | None,
-    filter_text: str | None,
-    yes: bool,
-    dry_run: bool,
-) -> int:
+def retry(job_ids: tuple[str, ...], queue: str | None, filter_text: str | None, yes: bool, dry_run: bool) -> int:
     """Put ended jobs back in their queue, attempts counted from zero. Prints the ids."""
-    states = {State.FAILED, State.CANCELLED, State.EXPIRED}
-    return _act_on(
-        job_ids,
-        queue,
-        filter_text,
-        states,
-        "retry",
-        ops.retry,
-        "queued",
-        yes=yes,
-        dry_run=dry_run,
-    )
+    return _act_on(Action.RETRY, job_ids, queue, filter_text, yes=yes, dry_run=dry_run)
+
+
+@subcommand(command, "run", epilog="\b\nExamples:\n  headrace job run ID\n  headrace job run --filter 'state:retrying'")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@_queue
+@_filter
+@_yes
+@_dry_run
+def run(job_ids: tuple[str, ...], queue: str | None, filter_text: str | None, yes: bool, dry_run: bool) -> int:
+    """Put jobs that are scheduled, or that run again later, first in line. Prints the ids."""
+    return _act_on(Action.RUN, job_ids, queue, filter_text, yes=yes, dry_run=dry_run)
 
 
 @subcommand(command, "cancel", epilog="\b\nExample:\n  headrace job cancel ID")
@@ -321,32 +314,9 @@ def retry(
 @_filter
 @_yes
 @_dry_run
-def cancel(
-    job_ids: tuple[str, ...],
-    queue: str | None,
-    filter_text: str | None,
-    yes: bool,
-    dry_run: bool,
-) -> int:
+def cancel(job_ids: tuple[str, ...], queue: str | None, filter_text: str | None, yes: bool, dry_run: bool) -> int:
     """Cancel jobs: a waiting one ends at once, a running one is asked to stop. Prints the ids."""
-    states = {
-        State.QUEUED,
-        State.SCHEDULED,
-        State.RETRYING,
-        State.RUNNING,
-        State.WAITING,
-    }
-    return _act_on(
-        job_ids,
-        queue,
-        filter_text,
-        states,
-        "cancel",
-        ops.cancel,
-        "cancelled asked",
-        yes=yes,
-        dry_run=dry_run,
-    )
+    return _act_on(Action.CANCEL, job_ids, queue, filter_text, yes=yes, dry_run=dry_run)
 
 
 @subcommand(command, "delete", epilog="\b\nExample:\n  headrace job delete ID --yes")
@@ -355,28 +325,47 @@ def cancel(
 @_filter
 @_yes
 @_dry_run
-def delete(
-    job_ids: tuple[str, ...],
-    queue: str | None,
-    filter_text: str | None,
-    yes: bool,
-    dry_run: bool,
-) -> int:
+def delete(job_ids: tuple[str, ...], queue: str | None, filter_text: str | None, yes: bool, dry_run: bool) -> int:
     """Delete jobs with their records; running ones are refused. Prints the ids."""
-    if job_ids and not dry_run:
-        confirm(f"Delete {len(job_ids)} jobs for good?", yes=yes)
-    states = set(State) - {State.RUNNING}
-    return _act_on(
-        job_ids,
-        queue,
-        filter_text,
-        states,
-        "delete",
-        ops.delete,
-        "deleted",
-        yes=yes,
-        dry_run=dry_run,
-    )
+    return _act_on(Action.DELETE, job_ids, queue, filter_text, yes=yes, dry_run=dry_run)
+
+
+@subcommand(
+    command,
+    "clone",
+    epilog="\b\nExamples:\n  headrace job clone ID\n  headrace job clone ID width:=800 --queue low --delay 10m",
+)
+@click.argument("job_id")
+@click.argument("words", nargs=-1, metavar="[ARG | NAME=TEXT | NAME:=JSON | :=JSON]...")
+@_queue
+@click.option("--to", metavar="QUEUE", help="Its queue; default: that of the other job.")
+@click.option("--delay", type=duration_s, metavar="DURATION", help="Not before 30s, 10m, 2h … from now.")
+@click.option("--priority", type=click.IntRange(-100, 100), help="Default: that of the other job.")
+def clone(
+    job_id: str, words: tuple[str, ...], queue: str | None, to: str | None, delay: float | None, priority: int | None
+) -> int:
+    """Enqueue a job like another one, and print its id.
+
+    Named arguments replace or join those of the other job; positional ones replace all its positional ones.
+    """
+    client = settings().client()
+    keys, look = find_job(client, job_id, queue)
+    record, payload = decode(look.record), None
+    if words:
+        args, kwargs = parse_arguments(words)
+        old_args, old_kwargs = wire.decode_call(record.payload, None)
+        payload = wire.encode_call(tuple(args or old_args), {**old_kwargs, **kwargs})
+    now_ms = time.time_ns() // 1_000_000
+    delay_ms = round((delay or 0) * 1000)
+    new = make_clone(record, now_ms=now_ms, payload=payload, priority=priority, delay_ms=delay_ms)
+    name = queue_keys(to or keys.name, client.prefix).name
+    client.run(ops.announce_queues(client.prefix, [name]))
+    client.enqueue(name, [new])
+    if settings().is_json:
+        print_fields({"id": new.id, "queue": name, "task": record.task, "clone_of": job_id})
+    else:
+        click.echo(new.id)
+    return OK
 
 
 @subcommand(command, "wait", epilog="\b\nExample:\n  headrace job wait ID --timeout 30s")

@@ -1,11 +1,13 @@
-"""A job's progress while one waits for it: a bar on a terminal, a line for each change elsewhere. On stderr."""
+"""A job's progress while one waits for it, and that of an action on many: a bar on a terminal, on stderr."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TypeVar
 
 from headrace.cli.settings import talk
 from headrace.engine import ops
@@ -14,7 +16,10 @@ from headrace.engine.keys import QueueKeys
 from headrace.errors import HeadraceError
 from headrace.progress import Progress
 
+T = TypeVar("T")
+
 LOOK_EVERY_S = 0.5
+SHOWN_FROM = 50
 
 
 @contextmanager
@@ -42,6 +47,18 @@ def shown_progress(client: SyncClient, keys: QueueKeys, job_id: str) -> Iterator
         finally:
             is_over.set()
             thread.join()
+
+
+def tracked(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items; where there are many, a bar on a terminal shows how far one is."""
+    is_shown = len(items) >= SHOWN_FROM and sys.stderr.isatty() and not sys.stdout.isatty()
+    if not is_shown or find_spec("rich") is None:
+        yield from items  # on a terminal the ids that are printed show it
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=what, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
