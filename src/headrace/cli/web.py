@@ -31,9 +31,22 @@ def is_loopback(host: str) -> bool:
     "--auth", multiple=True, metavar="USER:HASH", envvar="HEADRACE_WEB_AUTH", show_envvar=True, help="Who may use it."
 )
 @click.option("--environment", default="", metavar="NAME", help="A badge on each page; 'production' is red.")
+@click.option(
+    "--redact",
+    multiple=True,
+    metavar="NAME",
+    help="Never show values of fields named so, e.g. 'card*'. [default: *password*, *secret*, *token* …]",
+)
 @click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash, and end.")
 def command(
-    host: str, port: int, root_path: str, read_only: bool, auth: tuple[str, ...], environment: str, hash_password: bool
+    host: str,
+    port: int,
+    root_path: str,
+    read_only: bool,
+    auth: tuple[str, ...],
+    environment: str,
+    redact: tuple[str, ...],
+    hash_password: bool,
 ) -> int:
     """Show queues, jobs and workers in a browser, until Ctrl-C. Needs the extra `web`."""
     try:
@@ -42,6 +55,7 @@ def command(
         from headrace.web import Access, dashboard
         from headrace.web.access import Passwords
         from headrace.web.access import hash_password as hashed
+        from headrace.web.redact import DEFAULT
     except ImportError as error:
         raise Ended(f"{error}: pip install 'headrace[web]'", WRONG_USE) from None
     if hash_password:
@@ -55,7 +69,9 @@ def command(
     access = (lambda request: known(request).without_writes()) if read_only else known
     found = settings().app() if settings().url is None else settings().bare_app()
     # A page of another site could reach a listener without passwords under a name of its own: it must use ours.
-    site = dashboard(found, access=access, environment=environment, hosts=None if auth else LOCAL_NAMES)
+    site = dashboard(
+        found, access=access, environment=environment, hosts=None if auth else LOCAL_NAMES, redact=redact or DEFAULT
+    )
     shown = f"[{host}]" if ":" in host else host
     talk(f"dashboard on http://{shown}:{port}{root_path}/ ; Ctrl-C ends it")
     uvicorn.run(site, host=host, port=port, root_path=root_path, log_level="warning", server_header=False)
