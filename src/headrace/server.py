@@ -80,7 +80,7 @@ class EmbeddedServer:
         binary = self._binary or embedded_binary()
         if self.port == 0:
             self.port = free_port()
-        elif _is_listening(self.port):
+        elif is_listening(self.port):
             raise UsageError(f"port {self.port} is in use: choose another with --port, or stop what listens there")
         if self._folder is None:
             self._folder = self.data_dir or Path(tempfile.mkdtemp(prefix="headrace-"))
@@ -194,7 +194,8 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _is_listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Whether anybody listens on this port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

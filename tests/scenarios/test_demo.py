@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -34,6 +35,15 @@ def start(*words, temporary, **environment):
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def page_of(address):
+    """What stands there; nothing while nobody listens."""
+    try:
+        with urlopen(address) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 def read_until(process, pattern, timeout_s=60):
@@ -148,7 +158,9 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
     note: Path = tmp_path / ".headrace" / "dev.json"
     with start("dev", "app.py", "--port", "0", temporary=tmp_path) as process:
         read_until(process, r"valkey +127\.0\.0\.1:\d+ +embedded, data in \.headrace/")
+        dashboard = read_until(process, r"dashboard +http://127\.0\.0\.1:\d+/$")[-1].split()[-1]
         read_until(process, r"tasks: app\.resize$")
+        until(lambda: '<strong class="badge">dev</strong>' in page_of(dashboard))
         until(note.exists)
         family = psutil.Process(process.pid).children(recursive=True)
         assert run_program() == "cat.png@400\n"

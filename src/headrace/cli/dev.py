@@ -1,4 +1,4 @@
-"""`headrace dev`: embedded Valkey with data kept in `.headrace/`, and a worker that reloads; one log, one Ctrl-C."""
+"""`headrace dev`: embedded Valkey with data kept in `.headrace/`, a worker that reloads, the dashboard; one log, one Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,13 +16,15 @@ import click
 
 from headrace.cli.settings import settings, store_settings, talk
 from headrace.errors import AppNotFound, UsageError
-from headrace.server import DEV_FOLDER, EmbeddedServer, write_dev_file
-from headrace.worker.background import background_worker
+from headrace.server import DEV_FOLDER, EmbeddedServer, free_port, is_listening, write_dev_file
+from headrace.worker.background import background_program, background_worker
 from headrace.worker.config import POOLS
 
 PORT = 16379
+DASHBOARD_PORT = 8787
 SLOTS = 10
 WORKER_STOPS_WITHIN_S = 10.0
+DASHBOARD_STOPS_WITHIN_S = 3.0
 
 EPILOG = """\b
 Examples:
@@ -37,8 +40,13 @@ Examples:
 @click.option("--pool", type=click.Choice(POOLS), default="threads", show_default=True, help="How jobs run.")
 @click.option("--slots", type=click.IntRange(1, 1000), default=SLOTS, show_default=True, help="Jobs side by side.")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"Of the server. Default: {PORT}, or any free one.")
-def command(app: str | None, pool: str, slots: int, port: int | None) -> int:
-    """Develop: an embedded Valkey whose data are kept in .headrace/, and a worker that reloads when you save.
+@click.option(
+    "--dashboard-port",
+    type=click.IntRange(1, 65535),
+    help=f"Default: {DASHBOARD_PORT}, or any free one. On this machine only.",
+)
+def command(app: str | None, pool: str, slots: int, port: int | None, dashboard_port: int | None) -> int:
+    """Develop: an embedded Valkey whose data are kept in .headrace/, a worker that reloads when you save, the dashboard.
 
     APP is module:app, a module, or a path; default: app.py. Programs started in this folder, or below it, find the
     server by themselves.
@@ -57,8 +65,27 @@ def command(app: str | None, pool: str, slots: int, port: int | None) -> int:
         talk(f"  worker     {shape}, reloads when you save")
         # --url, not only the environment: an app that names a server of its own is developed against this one.
         arguments += ["--url", url]
-        with background_worker(arguments, environment={}, output=None, stops_within_s=WORKER_STOPS_WITHIN_S) as worker:
+        with ExitStack() as stack:
+            _start_dashboard(stack, url, dashboard_port)
+            worker = stack.enter_context(
+                background_worker(arguments, environment={}, output=None, stops_within_s=WORKER_STOPS_WITHIN_S)
+            )
             return _wait_for(worker)
+
+
+def _start_dashboard(stack: ExitStack, url: str, asked: int | None) -> None:
+    """As a program of its own, so that it is there while the worker reloads."""
+    if find_spec("starlette") is None or find_spec("uvicorn") is None or find_spec("jinja2") is None:
+        talk("  dashboard  needs the extra `web`: pip install 'headrace[web]'")
+        return
+    port = asked or (free_port() if is_listening(DASHBOARD_PORT) else DASHBOARD_PORT)
+    arguments = ["web", "--quiet", "--url", url, "--port", str(port), "--environment", "dev"]
+    if prefix := settings().prefix:
+        arguments += ["--prefix", prefix]
+    stack.enter_context(
+        background_program(arguments, environment={}, output=None, stops_within_s=DASHBOARD_STOPS_WITHIN_S)
+    )
+    talk(f"  dashboard  http://127.0.0.1:{port}/")
 
 
 def _wait_for(worker: subprocess.Popen[bytes]) -> int:

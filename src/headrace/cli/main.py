@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "dev": (
         "dev",
-        "Develop: embedded Valkey, and a worker that reloads when you save.",
+        "Develop: embedded Valkey, a worker that reloads when you save, the dashboard.",
     ),
     "worker": ("worker", "Run jobs."),
     "server": ("server", "Run the embedded Valkey alone, for development."),

@@ -1,4 +1,4 @@
-"""A whole `headrace worker` as a child process, for `headrace dev` and `headrace demo`: it ends with its starter.
+"""A whole `headrace worker`, or another of our programs, as a child process, for `headrace dev` and `headrace demo`: it ends with its starter.
 
 Not the supervisor in this process: that one collects all its children, and the embedded server is one too.
 """
@@ -21,7 +21,17 @@ _PR_SET_PDEATHSIG = 1
 def background_worker(
     arguments: Sequence[str], *, environment: Mapping[str, str], output: IO[bytes] | None, stops_within_s: float
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `headrace worker ARGUMENTS`; at the end it gets SIGTERM, and SIGKILL when it takes longer than it may.
+    """Start `headrace worker ARGUMENTS`: as `background_program`."""
+    program = ["worker", *arguments]
+    with background_program(program, environment=environment, output=output, stops_within_s=stops_within_s) as process:
+        yield process
+
+
+@contextmanager
+def background_program(
+    arguments: Sequence[str], *, environment: Mapping[str, str], output: IO[bytes] | None, stops_within_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `headrace ARGUMENTS`; at the end it gets SIGTERM, and SIGKILL when it takes longer than it may.
 
     It does not see this terminal's Ctrl-C. Start it from the main thread, before there are others.
 
@@ -30,7 +40,7 @@ def background_worker(
         output: where its stdout and stderr go; None: to ours.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "headrace", "worker", *arguments],
+        [sys.executable, "-m", "headrace", *arguments],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
