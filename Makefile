@@ -58,8 +58,8 @@ versus: $(READY) ## the same chaos on other job queues, side by side (half an ho
 systems: $(READY) ## start the example systems behind one front page: PORT=8000
 	$(BIN)/python -m systems --port $(or $(PORT),8000)
 
-screenshots: $(READY) ## take the pictures of the systems' pages anew, with this machine's Chromium
-	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems -k in_a_browser
+screenshots: $(READY) ## take the pictures of the systems' pages and the dashboard anew, with this machine's Chromium
+	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems tests/web/test_pages_in_a_browser.py -k "(systems and in_a_browser) or fits"
 
 docs: $(READY) ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

@@ -84,6 +84,19 @@ def test_read_only_is_the_servers_word(app, visit):
     assert (counts.queued, counts.paused) == (1, None)
 
 
+def test_read_only_is_refused_each_write_there_is(app, visit):
+    """Whatever address takes a write: none is forgotten."""
+    app.queue("mail").enqueue("mail.send", 1)
+    asgi: Any = dashboard(app, access=lambda _: Access.read("bob"))
+    writes = [route.path for route in asgi.routes if "POST" in route.methods]
+    assert len(writes) >= 16
+    with closing(Visitor(asgi, asgi.state.source)) as client:
+        for path in writes:
+            answer = client.post(re.sub(r"\{\w+\}", "mail", path), headers=OWN, data={"name": "mail"})
+            assert answer.status_code == 403, path
+        assert client.call(client.source.run(admin.list_actions(client.source.prefix))) == []
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -27,9 +27,9 @@ Shoot = Callable[[Page, str], None]
 
 
 @contextmanager
-def web(url: str, log: Path, *args: str) -> Iterator[str]:
-    """`headrace web` on a free port; its address."""
-    port = free_port()
+def web(url: str, log: Path, *args: str, port: int | None = None) -> Iterator[str]:
+    """`headrace web` on a free port, or this; its address."""
+    port = port or free_port()
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace", "web", "--url", url, "--port", str(port), *args],
