@@ -201,8 +201,8 @@ ONE_JOB = [
     Mutant("admin_purge.lua", "redis.call('HDEL', q.crashes, unpack(gone))", "", "a purged suspect keeps its crash count",
         operation("purged_suspect"),
     ),
-    Mutant("admin_pause.lua", "redis.call('HDEL', q.meta, 'paused', 'paused_at')\n  ring(q)",
-           "redis.call('HDEL', q.meta, 'paused', 'paused_at')", "nobody is woken when a queue goes on"),
+    Mutant("admin_pause.lua", "redis.call('HDEL', q.meta, 'paused', 'paused_at', 'paused_until')\n  ring(q)",
+           "redis.call('HDEL', q.meta, 'paused', 'paused_at', 'paused_until')", "nobody is woken when a queue goes on"),
 ]  # fmt: skip
 
 PYTHON = [
