@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, Self, Ty
 
 import msgspec
 
-from headrace import wire
+from headrace import telemetry, wire
 from headrace.chain import Flow, previous
 from headrace.context import get_current
 from headrace.core.batch import Batch
@@ -562,6 +562,19 @@ class Headrace:
         Returns:
             The jobs, in the order of the calls.
         """
+        if telemetry.outlet is None:
+            return self._send_many(calls)
+        with telemetry.outlet.enqueue_many(self, list(calls)) as traced:
+            return self._send_many(traced)
+
+    async def aenqueue_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
+        """As `enqueue_many`."""
+        if telemetry.outlet is None:
+            return await self._asend_many(calls)
+        with telemetry.outlet.enqueue_many(self, list(calls)) as traced:
+            return await self._asend_many(traced)
+
+    def _send_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
         jobs, parts = self._prepare_many(calls)
         stored = 0
         same: dict[str, str] = {}
@@ -577,8 +590,7 @@ class Headrace:
         self._tell_enqueued(jobs)
         return jobs
 
-    async def aenqueue_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
-        """As `enqueue_many`."""
+    async def _asend_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
         jobs, parts = self._prepare_many(calls)
         stored = 0
         same: dict[str, str] = {}
@@ -637,6 +649,10 @@ class Headrace:
 
     def send(self, call: JobCall[R]) -> Job[R]:
         """Store one call; returns once the server has it, as durably as the call wants."""
+        if telemetry.outlet is not None and call.headers is None:
+            with telemetry.outlet.enqueue(self, call) as sending:
+                traced: Job[R] = sending.stored(self.send(sending.call))
+                return traced
         new, job = self.new_job(call)
         queue = call.plan.queue
         if queue not in self._announced:
@@ -652,6 +668,10 @@ class Headrace:
 
     async def asend(self, call: JobCall[R]) -> Job[R]:
         """As `send`."""
+        if telemetry.outlet is not None and call.headers is None:
+            with telemetry.outlet.enqueue(self, call) as sending:
+                traced: Job[R] = sending.stored(await self.asend(sending.call))
+                return traced
         new, job = self.new_job(call)
         queue = call.plan.queue
         if queue not in self._announced:
@@ -699,6 +719,19 @@ class Headrace:
 
     def send_flow(self, flow: Flow) -> FlowRun[Any]:
         """Store all jobs of a flow: those that wait first, so that nothing can end before what follows is there."""
+        if telemetry.outlet is None:
+            return self._store_flow(flow)
+        with telemetry.outlet.enqueue_flow(self, flow.name):
+            return self._store_flow(flow)
+
+    async def asend_flow(self, flow: Flow) -> FlowRun[Any]:
+        """As `send_flow`."""
+        if telemetry.outlet is None:
+            return await self._astore_flow(flow)
+        with telemetry.outlet.enqueue_flow(self, flow.name):
+            return await self._astore_flow(flow)
+
+    def _store_flow(self, flow: Flow) -> FlowRun[Any]:
         from headrace.engine import flows
         from headrace.flow import FlowRun, compile_flow, existing_flow
 
@@ -721,8 +754,7 @@ class Headrace:
         self.client.run(flows.put_flow(home, plan.id, b"", is_whole=True))
         return FlowRun(self, plan.id, plan.home, plan.last)
 
-    async def asend_flow(self, flow: Flow) -> FlowRun[Any]:
-        """As `send_flow`."""
+    async def _astore_flow(self, flow: Flow) -> FlowRun[Any]:
         from headrace.engine import flows
         from headrace.flow import FlowRun, compile_flow, existing_flow
 
@@ -801,8 +833,13 @@ class Headrace:
             deadline_ms = inherited_ms
         if deadline_ms and (not expires_at_ms or deadline_ms < expires_at_ms):
             expires_at_ms, expires_in_ms = deadline_ms, 0
-        if call.ties or deadline_ms:
-            options = msgspec.structs.replace(options or JobOptions(), ties=call.ties or None, deadline_ms=deadline_ms)
+        headers = call.headers
+        if headers is None and telemetry.outlet is not None:
+            headers = dict(telemetry.outlet.headers())
+        if call.ties or deadline_ms or headers:
+            options = msgspec.structs.replace(
+                options or JobOptions(), ties=call.ties or None, deadline_ms=deadline_ms, headers=headers or {}
+            )
         record = Record(
             LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, options
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from headrace.core.retry import duration_ms
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # imported with the first effect: see ADR 16
     from headrace.effects import Effect, Effects
 
 LOG_LINE_CHARS_MAX = 8_192
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Reporter(Protocol):
@@ -64,6 +66,11 @@ class JobContext:
         self.attempt = attempt
         self.fence = fence
         self._reporter = reporter
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What travels with the job for others than headrace: the trace that it was enqueued in, as W3C's `traceparent`."""
+        return _NO_HEADERS
 
     @property
     def is_cancelled(self) -> bool:

@@ -74,7 +74,8 @@ class Runner(Protocol):
 class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
     """A checked call of a task, not yet enqueued: what `enqueue_many` and flows take. May be enqueued many times.
 
-    `template`: its arguments, when results of other jobs are among them; `payload` is empty then.
+    `template`: its arguments, when results of other jobs are among them; `payload` is empty then. `headers`: what its job carries for others than
+    headrace; None: what the process's outlet for traces says when it is enqueued.
     """
 
     task: str
@@ -84,6 +85,7 @@ class JobCall(msgspec.Struct, Generic[R_co], frozen=True):
     ties: bytes = b""
     app: Any = None
     template: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    headers: dict[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<JobCall {self.task} on {self.plan.queue}>"
@@ -183,6 +185,11 @@ class Job(Generic[R_co]):
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What travels with it for others than headrace: the trace that it was enqueued in."""
+        return self._record.options.headers if self._record.options is not None else {}
 
     @property
     def args(self) -> list[Any]:

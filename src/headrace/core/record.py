@@ -89,7 +89,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `deadline_ms`: the Unix instant at which it is
     stopped, and all that it enqueues; 0: none. `inputs`: how many results of other jobs it waits
-    for. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back. `fields`: what its task says
+    for. `headers`: what travels with it for others than headrace, such as a trace. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back. `fields`: what its task says
     that jobs are searched for by, argument's path -> value as text.
     """
 
@@ -101,6 +101,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ties: bytes | None = msgspec.field(default=None, name="x")
     deadline_ms: int = msgspec.field(default=0, name="e")
     inputs: int = msgspec.field(default=0, name="i")
+    headers: dict[str, str] = msgspec.field(default_factory=dict, name="h")
     fields: dict[str, str] = msgspec.field(default_factory=dict, name="f")
 
 

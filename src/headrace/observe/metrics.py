@@ -137,7 +137,7 @@ def _times(name: str, labels: dict[str, str], sums: Sums, kind: str) -> list[str
 
 
 def _of_workers(seen: Snapshot) -> list[list[str]]:
-    states = dict.fromkeys(WORKER_STATES, 0)
+    states: dict[str, int] = {state: 0 for state in WORKER_STATES}
     busy = slots = 0
     for worker in seen.workers:
         info = worker.info

@@ -113,6 +113,7 @@ class _Loop:
             logger.exception("a start hook raised: this child ends")
             child.reason = Exit.START_FAILED
             return
+        self._executor.find_listeners()
         if await self._open():
             child.row.ready = 1
             await self._run()

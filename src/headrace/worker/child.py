@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, NoReturn
 
-from headrace import crash
+from headrace import crash, telemetry
 from headrace.app import Headrace
 from headrace.engine.call import Steps
 from headrace.engine.clients import ServerConfig, SyncClient, backoff_s
@@ -54,6 +54,7 @@ CLOSE_WITHIN_S = 3.0
 def main(app: Headrace, config: WorkerConfig, board: Board, child: int, spawn_id: int) -> NoReturn:
     """Run jobs until told to stop, then exit; never returns."""
     set_up_logging(config.log_level, config.log_format)
+    telemetry.worker_id = config.worker_id
     found = Child(app, config, board, child, spawn_id)
     code = found.live()
     for stream in (sys.stdout, sys.stderr):
@@ -119,6 +120,8 @@ class Child:
             logger.exception("a stop hook raised")
             code = 70
         self._tell(EventName.CHILD_STOPPED)
+        if telemetry.outlet is not None:
+            telemetry.outlet.flush()
         if self._runner is not None:
             self._runner.close()
         self.row.exit_reason = self.reason

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from headrace import telemetry
 from headrace.app import Headrace
 from headrace.context import set_current
 from headrace.core.names import type_name, type_names
@@ -33,7 +34,7 @@ from headrace.core.record import LAYOUT, AttemptError, Record, Stored, decode_he
 from headrace.engine.ops import Claim, Kind, Settlement
 from headrace.errors import ArgumentsMismatch, JobCancelled, JobTimeout, RetryIn, UsageError
 from headrace.events import Event, EventName
-from headrace.middleware import arun_inside, run_inside
+from headrace.middleware import Middleware, arun_inside, run_inside
 from headrace.task import Task
 from headrace.wire import decode_call, encode_result, put_inputs
 from headrace.worker.joblog import JobLog
@@ -112,9 +113,18 @@ class Executor:
         self._tasks: dict[str, tuple[Task[..., Any], int, int]] = {}
         self._said: dict[str, float] = {}
         self._max_bytes = app.server_config.max_payload_bytes
-        self._is_heard = bool(app.middlewares) or app.events.has(EventName.JOB_STARTED)
+        self._layers: list[Middleware] = []
+        self._is_heard = False
         self.has_batches = any(task.batch is not None for task in app.tasks.values())
-        self._tells_success = joblog.is_on or app.events.has(EventName.JOB_SUCCEEDED)
+        self._tells_success = False
+        self.find_listeners()
+
+    def find_listeners(self) -> None:
+        """Who is to be told of jobs: the outlet for traces, middleware, handlers of events. Again after hooks, which may have added some."""
+        app, outlet = self._app, telemetry.outlet
+        self._layers = [*([] if outlet is None else [outlet.around]), *app.middlewares]
+        self._is_heard = bool(self._layers) or app.events.has(EventName.JOB_STARTED)
+        self._tells_success = self._joblog.is_on or app.events.has(EventName.JOB_SUCCEEDED)
 
     # Read
 
@@ -267,7 +277,7 @@ class Executor:
 
     def _call_inside(self, run: AnyRun) -> Any:
         call = self._call_async if run.is_async else self._call_plain
-        return run_inside(self._app.middlewares, run, lambda: call(run))
+        return run_inside(self._layers, run, lambda: call(run))
 
     async def acall(self, run: Run) -> Settlement:
         """The twin of `call` for an event loop."""
@@ -276,7 +286,7 @@ class Executor:
         try:
             if self._is_heard:
                 self._tell_started(run)
-                value = await arun_inside(self._app.middlewares, run, lambda: call(run))
+                value = await arun_inside(self._layers, run, lambda: call(run))
             else:
                 value = await call(run)
         except BaseException as error:
@@ -289,7 +299,7 @@ class Executor:
 
     async def _acall_inside(self, run: AnyRun) -> Any:
         call = self._call_async if run.is_async else self._call_plain
-        return await arun_inside(self._app.middlewares, run, lambda: call(run))
+        return await arun_inside(self._layers, run, lambda: call(run))
 
     def _raised(self, run: Run, error: BaseException, held: set[tuple[str, str]] | None = None) -> End:
         """`held`: the limits, with their queues, that RetryIn of others of the batch has held already."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from headrace import telemetry
 from headrace.engine.ops import Settlement
 from headrace.events import ProcessEnd
 from headrace.worker.processes import Death, die_with_parent, kill_group
@@ -82,6 +83,8 @@ class Forker:
             view = memoryview(data)
             while view:
                 view = view[os.write(writing, view) :]
+            if telemetry.outlet is not None:
+                telemetry.outlet.flush()
             code = 0
         finally:
             os._exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
@@ -90,6 +90,10 @@ class Run(JobContext):
     @property
     def deadline_ms(self) -> int:
         return self.record.options.deadline_ms if self.record.options is not None else 0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.record.options.headers if self.record.options is not None else {}
 
     @property
     def saved(self) -> Any:

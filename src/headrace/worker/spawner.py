@@ -49,7 +49,12 @@ def describe(app: Headrace) -> Hello:
         queues=list(app.queues),
         tasks=sorted(app.tasks),
         async_tasks=sorted(name for name, task in app.tasks.items() if task.is_async),
-        threads=[thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+        threads=[
+            thread.name
+            for thread in threading.enumerate()
+            # OpenTelemetry's own start themselves anew in each process that is forked.
+            if thread is not threading.main_thread() and not thread.name.startswith("Otel")
+        ],
         schedules=app.declared_schedules(),
     )
 
