@@ -692,7 +692,9 @@ class Headrace:
         same = self.client.enqueue(plan.queue, (new,), plan.durability)
         if same:
             return take_existing(job, same)
-        self.client.run(flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on))
+        self.client.run(
+            flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on, flows.when_of(plan.or_failed))
+        )
         self._tell_enqueued([job])
         return job
 
@@ -703,7 +705,9 @@ class Headrace:
         same = await self.aclient.enqueue(plan.queue, (new,), plan.durability)
         if same and job.id in same:
             return take_existing(job, same)
-        await self.aclient.run(flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on))
+        await self.aclient.run(
+            flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on, flows.when_of(plan.or_failed))
+        )
         self._tell_enqueued([job])
         return job
 
@@ -821,7 +825,10 @@ class Headrace:
         if plan.depends_on:
             from headrace.engine import flows
 
-            call = msgspec.structs.replace(call, ties=flows.dependent_ties(call.ties, plan.depends_on, plan.delay_ms))
+            call = msgspec.structs.replace(
+                call,
+                ties=flows.dependent_ties(call.ties, plan.depends_on, plan.delay_ms, flows.when_of(plan.or_failed)),
+            )
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + plan.expires_in_ms if plan.expires_in_ms else plan.expires_at_ms
         expires_in_ms = plan.expires_in_ms

@@ -210,11 +210,14 @@ class RetryIn(HeadraceError):
     """Raised by a job to be run again in `delay_s` seconds: `raise RetryIn(30, "rate limited")`.
 
     `limit`: one of the job's limits that lets nothing through until then, for a service that answered 429 with Retry-After.
-    `counts=False`: this run is no attempt: the job has only been put off, through no fault of its own.
+    `counts=False`: this run is no attempt: the job has only been put off, through no fault of its own. `at_front`: as that of Retry.
     """
 
-    def __init__(self, delay_s: float, message: str = "", *, limit: str = "", counts: bool = True) -> None:
+    def __init__(
+        self, delay_s: float, message: str = "", *, limit: str = "", counts: bool = True, at_front: bool = False
+    ) -> None:
         super().__init__(message or f"run again in {delay_s:g} s")
         self.delay_s = delay_s
         self.limit = limit
         self.counts = counts
+        self.at_front = at_front

@@ -233,6 +233,11 @@ class Job(Generic[R_co]):
         return None if self._look is None else Progress.decode(self._look.progress)
 
     @property
+    def session(self) -> str | None:
+        """The session of the consumer that ran it when it was last looked at; None: it did not run."""
+        return None if self._look is None else self._look.session
+
+    @property
     def awaited(self) -> int:
         """How many other jobs it waited for when it was last looked at: what a group still has to do, for what follows it."""
         return 0 if self._look is None else self._look.missing
@@ -388,12 +393,17 @@ class Job(Generic[R_co]):
     async def acancel(self) -> bool:
         return self._cancelled(await self._runner.aclient.run(ops.cancel(self._keys, self.id)))
 
-    def retry(self) -> bool:
-        """Put an ended job back in its queue, its attempts counted from zero; False when it has not ended."""
-        return self._retried(self._runner.client.run(ops.retry(self._keys, self.id)))
+    def retry(self, *, at_front: bool = False) -> bool:
+        """Put an ended job back in its queue, its attempts counted from zero; False when it has not ended.
 
-    async def aretry(self) -> bool:
-        return self._retried(await self._runner.aclient.run(ops.retry(self._keys, self.id)))
+        Args:
+            at_front: before those that have no priority: its own is 1 from now on.
+        """
+        return self._retried(self._runner.client.run(ops.retry(self._keys, self.id, at_front=at_front)))
+
+    async def aretry(self, *, at_front: bool = False) -> bool:
+        """As `retry`."""
+        return self._retried(await self._runner.aclient.run(ops.retry(self._keys, self.id, at_front=at_front)))
 
     def delete(self) -> None:
         """Remove the job, wherever it is; raises JobError while it runs: cancel it first."""

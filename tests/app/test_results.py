@@ -29,8 +29,8 @@ from headrace import (
     current_job,
 )
 from headrace.context import enter_job, leave_job
-from headrace.core.outcome import Cancelled, Released, Succeeded
-from headrace.core.record import decode, encode
+from headrace.core.outcome import Cancelled, Raised, Released, Succeeded
+from headrace.core.record import AttemptError, decode, encode
 from headrace.engine import ops
 from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
@@ -364,3 +364,33 @@ def test_notes_are_plain_data_beside_the_job(app: Headrace) -> None:
     with pytest.raises(JobNotFound):
         job.note("a", 1)
     assert job.notes() == {}
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled", "failed before"])
+def test_a_job_can_wait_for_others_also_to_fail(app: Headrace, run_one: Run, end: str) -> None:
+    """With or_failed it starts when the other has failed, before or after; not when that was cancelled."""
+    broken = Raised([], AttemptError(1, "X", ""))
+    parent = app.enqueue("a.task")
+    if end == "failed before":
+        assert run_one(end=broken) == "f"
+    options = app.options(depends_on=parent, or_failed=True)
+    child, strict = options.enqueue("after.task"), None
+    if end != "failed before":
+        strict = app.options(depends_on=parent).enqueue("after.task")
+        assert child.refresh().state is State.WAITING
+        assert parent.cancel() if end == "cancelled" else run_one(end=broken) == "f"
+    expected = State.CANCELLED if end == "cancelled" else State.QUEUED
+    assert child.refresh().state is expected
+    assert strict is None or strict.refresh().state is State.CANCELLED
+
+
+def test_what_failed_is_put_before_the_rest_when_that_is_asked(app: Headrace, run_one: Run) -> None:
+    """retry(at_front=True); and failure_ttl=0 forgets it as soon as workers tend."""
+    job = app.options(failure_ttl=0, queue="default").enqueue("a.task")
+    app.enqueue("a.task")
+    assert run_one(end=Raised([], AttemptError(1, "X", ""))) == "f"
+    assert job.retry(at_front=True) and job.refresh().priority == 1
+    assert run_one(end=Raised([], AttemptError(1, "X", ""))) == "f"
+    app.client.run(ops.tend(queue_keys("default", app.prefix), sweep=False))
+    with pytest.raises(JobNotFound):
+        job.refresh()

@@ -24,7 +24,7 @@ from headrace.core.outcome import (
     decide,
     describe_exception,
 )
-from headrace.core.record import ERRORS_KEPT, AttemptError, Record, RetrySpec, Stored, decode, encode
+from headrace.core.record import ERRORS_KEPT, AttemptError, JobOptions, Record, RetrySpec, Stored, decode, encode
 
 PAYLOAD = msgspec.Raw(msgspec.msgpack.encode(([1],)))
 NOW_MS = 1_700_000_000_000
@@ -238,3 +238,28 @@ def test_a_traceback_shows_no_local_variables() -> None:
     except ValueError as caught:
         error = describe_exception(caught, 1, NOW_MS)
     assert "hunter2" not in error.traceback
+
+
+def test_a_retry_comes_to_the_front_where_that_is_asked() -> None:
+    """By the policy, or by RetryIn; then its priority is 1, or what it was. Not where groups take turns, nor when it fails for good."""
+    policy = Retry([1], at_front=True).spec
+    assert decided(raised(ValueError()), policy).record.priority == 1
+    assert decided(raised(ValueError()), policy, attempt=1).record.priority == 0
+    asked = raised(ValueError(), 5)
+    assert decided(asked).record.priority == 0
+    assert decided(Raised(asked.types, asked.error, 5, at_front=True)).record.priority == 1
+    urgent, grouped = record(), record()
+    urgent.priority = 7
+    grouped.options = JobOptions(ties=msgspec.msgpack.encode({"g": "tenant"}))
+    for job, priority in ((urgent, 7), (grouped, 0)):
+        found = decide(job, raised(ValueError()), retry=policy, result_ttl_ms=0, now_ms=NOW_MS, random=lambda: 0.0)
+        assert (found.kind, found.record.priority) == ("r", priority)
+
+
+def test_a_failed_job_is_kept_as_long_as_it_says() -> None:
+    """failure_ttl, 0 included; else 30 days."""
+    for ttl_ms, keep_ms in ((None, KEEP_FAILED_MS), (5_000, 5_000), (0, 0)):
+        job = record()
+        job.options = JobOptions(failure_ttl_ms=ttl_ms, description="d")
+        found = decide(job, raised(ValueError()), retry=None, result_ttl_ms=0, now_ms=NOW_MS, random=lambda: 0.0)
+        assert (found.kind, found.keep_ms) == ("f", keep_ms)

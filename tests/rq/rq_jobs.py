@@ -38,8 +38,8 @@ def about_me() -> tuple[str, object]:
     return job.id, job.meta.get("who")
 
 
-def ask_again() -> Retry:
-    return Retry(1)
+def ask_again(enqueue_at_front: bool = False) -> Retry:
+    return Retry(1, enqueue_at_front=enqueue_at_front)
 
 
 def die() -> None:
@@ -100,6 +100,19 @@ def tell_of_me(step: str) -> object:
     job.save_meta()
     again = Job.fetch(job.id, job.connection)
     return again.meta
+
+
+def note_result(job: Job, connection: object, result: set[int]) -> None:
+    assert job.is_finished
+    note(len(result))
+
+
+def about_meta() -> str:
+    job = get_current_job()
+    assert job is not None
+    job.meta["n"] += 1
+    job.save_meta()
+    return job.id
 
 
 class MyJob(Job):

@@ -235,12 +235,12 @@ def test_failed_jobs_are_stored_once_and_counted_nowhere(bench: Bench) -> None:
     converted = convert(taken, app, bench.connection, PickleSerializer)
     keys = queue_keys("low", app.prefix)
     rows = [("failed", converted.new.record, converted.keep_until_ms)]
-    app.client.run(admin.store_failed(keys, rows, "a-batch", 1))
-    app.client.run(admin.store_failed(keys, rows, "a-batch", 1))
+    app.client.run(admin.store_ended(keys, rows, "a-batch", 1))
+    app.client.run(admin.store_ended(keys, rows, "a-batch", 1))
     counts = app.client.run(admin.count_jobs(keys))
     assert (counts.dead, counts.totals.get("failed", 0)) == (1, 0)
     with pytest.raises(JobExists):
-        app.client.run(admin.store_failed(keys, [("other", *rows[0][1:]), *rows], "another", 1))
+        app.client.run(admin.store_ended(keys, [("other", *rows[0][1:]), *rows], "another", 1))
     assert app.client.run(admin.count_jobs(keys)).dead == 1
     assert source.put_back(["failed"]) == 1 and bench.connection.zscore("rq:failed:low", "failed")
     with pytest.raises(Refused):

@@ -42,6 +42,7 @@ def test_a_job_that_succeeds_runs_again_as_often_as_it_repeats(bench: Bench, que
     assert bench.work()
     assert sorted(bench.ran()) == [1, 1, 1, 2, 2, 2, 3]
     assert repeats.is_finished and repeats.repeats_left == 0 and repeats.return_value() == 1
+    assert [(one.type.name, one.return_value) for one in repeats.results()] == [("SUCCESSFUL", 1)] * 3
     assert mixed.is_finished and (mixed.retries_left, mixed.repeats_left) == (0, 0)
     assert fails.is_failed and (fails.retries_left, fails.repeats_left) == (0, 5) and "Zero" in fails._exc_info
     assert hourly.is_scheduled and hourly.repeats_left == 1
@@ -80,7 +81,11 @@ def test_a_job_that_is_stopped_says_so(bench: Bench, queue: Queue) -> None:
     [execution] = job.get_executions()
     assert job.is_started and execution.job == job and execution.composite_key == f"{job.id}:{execution.id}"
     assert queue.started_job_registry.get_job_and_execution_ids() == [(job.id, execution.id)]
-    assert execution.worker_name.endswith(tuple("0123456789abcdef")) and len(queue.started_job_registry) == 1
+    assert (
+        execution.worker_name == job.worker_name
+        and execution.worker_name.endswith(tuple("0123456789abcdef"))
+        and len(queue.started_job_registry) == 1
+    )
     job.cancel()
     assert job.wait(30) and job.is_stopped and not job.is_canceled and bench.ran() == [5, 2005]
     assert [one.type for one in job.results()] == [Result.Type.STOPPED] and job.get_executions() == []
@@ -173,6 +178,8 @@ def test_drafts_are_stored_as_they_say(bench: Bench, queue: Queue) -> None:
         queue.create_job("rq_jobs.same", timeout="1h", ttl=60), datetime.now() + timedelta(days=1)
     )
     assert later.is_scheduled and later.timeout == 3600 and later.get_ttl() == 60
+    assert queue.enqueue_job(later).is_queued and later.get_position() == 0
+    later.delete()
     assert bench.work() and fetched.return_value(refresh=True) == 1
     assert queue.enqueue_job(fetched).is_queued and bench.work() and fetched.is_finished
     assert fetched.to_dict()["status"] == "finished"
@@ -241,6 +248,66 @@ def test_a_job_that_comes_later_can_come_to_the_front(bench: Bench, queue: Queue
         after.should_enqueue_at_front() and not after.dependencies_are_met() and after.fetch_dependencies() == [first]
     )
     assert bench.work() and bench.ran() == [0, 1, 3, 2] and after.dependencies_are_met()
+
+
+def test_jobs_that_wait_start_also_when_others_fail_or_are_cancelled(bench: Bench, queue: Queue) -> None:
+    """`Dependency(allow_failure=True)`; `cancel(enqueue_dependents=True)`; else they are cancelled, too."""
+    bad, gone, other = (queue.enqueue(rq_jobs.divide, 1, 0) for _ in range(3))
+    any_end = queue.enqueue(rq_jobs.note, 1, depends_on=Dependency([bad], allow_failure=True))
+    strict = queue.enqueue(rq_jobs.note, 2, depends_on=bad)
+    freed = queue.enqueue(rq_jobs.note, 3, depends_on=gone)
+    lost = queue.enqueue(rq_jobs.note, 4, depends_on=[other, any_end])
+    assert any_end.allow_dependency_failures and Job.fetch(any_end.id, bench.connection).allow_dependency_failures
+    assert gone.cancel(enqueue_dependents=True) == {"default": [freed.id]} and other.cancel() == {}
+    assert gone.is_canceled and freed.is_queued and lost.is_canceled
+    assert bench.work() and sorted(bench.ran()) == [1, 3]
+    assert bad.is_failed and any_end.is_finished and freed.is_finished and strict.is_canceled
+
+
+def test_failed_jobs_come_back_to_the_front_and_are_kept_as_long_as_they_say(bench: Bench, queue: Queue) -> None:
+    """`Retry(enqueue_at_front=True)`, raised and returned; `requeue(at_front=True)`; `failure_ttl`, a year unless told."""
+    queue.enqueue(rq_jobs.fail_once, 1, retry=Retry(1, enqueue_at_front=True))
+    returned = queue.enqueue(rq_jobs.ask_again, True)
+    queue.enqueue(rq_jobs.note, 2)
+    bad = queue.enqueue(rq_jobs.divide, 1, 0, failure_ttl="10m")
+    year = queue.enqueue(rq_jobs.divide, 1, 0)
+    assert bench.work() and bench.ran() == [1, 1, 2] and returned.is_failed
+    failed = queue.failed_job_registry
+    bad.refresh()
+    year.refresh()
+    assert failed.get_expiration_time(bad) == bad.ended_at + timedelta(minutes=10)
+    assert failed.get_expiration_time(year) == year.ended_at + timedelta(days=365)
+    kept = dict(bench.connection.zrange("hr:{default}:dead", 0, -1, withscores=True))
+    assert abs(kept[bad.id.encode()] / 1000 - bad.ended_at.timestamp() - 600) < 60
+    last = queue.enqueue(rq_jobs.note, 3)
+    assert failed.requeue(bad, at_front=True) == bad and queue.job_ids == [bad.id, last.id]
+
+
+def test_a_queue_that_is_not_async_runs_jobs_here(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of one is stored: result, error, meta; callbacks are told; what waits for others waits for a worker."""
+    queue = Queue(connection=bench.connection, is_async=False)
+    monkeypatch.setenv("LEDGER", str(bench.ledger))
+    good = queue.enqueue(rq_jobs.same, {1, 2}, job_id="good", on_success=Callback(rq_jobs.note_result))
+    assert good.is_finished and good.return_value() == {1, 2} and bench.ran() == [2] and not len(queue)
+    assert good in queue.finished_job_registry and Job.fetch("good", bench.connection).return_value() == {1, 2}
+    bad = queue.enqueue(rq_jobs.divide, 3, 0, on_failure=Callback(rq_jobs.tell_failure), failure_ttl=60)
+    assert bad.is_failed and "ZeroDivisionError" in bad.latest_result().exc_string and bench.ran() == [2, 1003]
+    told = queue.enqueue(rq_jobs.about_meta, meta={"n": 1})
+    assert told.return_value() == told.id and told.get_meta() == {"n": 2} and told.started_at <= told.ended_at
+    assert queue.enqueue(rq_jobs.same, 1, depends_on=good).is_finished
+    waits = queue.enqueue(rq_jobs.note, 5, depends_on=queue.enqueue_in(timedelta(hours=1), rq_jobs.same, 1))
+    assert waits.is_deferred and [
+        job.return_value() for job in queue.enqueue_many([Queue.prepare_data(max, (1, 2))])
+    ] == [2]
+    assert queue.enqueue(rq_jobs.same, 1, result_ttl=0).get_status(refresh=False) is JobStatus.FINISHED
+    with pytest.raises(DuplicateJobError):
+        queue.enqueue(rq_jobs.same, 1, job_id="good", unique=True)
+    assert queue.enqueue(rq_jobs.same, 7, job_id="good").return_value() == 7
+    with pytest.raises(Exception, match=r"pickle|local object"):
+        queue.enqueue(rq_jobs.note, lambda: 1)
+    assert bench.ran() == [2, 1003] and bad.requeue().is_queued
+    with pytest.raises(ValueError, match="synchronous"):
+        queue.enqueue(max, 1, 2, rate_limit=RateLimit("a", 1))
 
 
 def test_a_rate_limit_lets_so_many_run_at_once(bench: Bench, queue: Queue) -> None:

@@ -56,7 +56,8 @@ class EnqueueOptions(TypedDict, total=False):
 
     `delay` counts from the server's now; `at`, an absolute `expires` and an absolute `deadline` are aware datetimes (a past `at`
     means now). `depends_on`: a Job, or several: it starts when they
-    have succeeded, and is cancelled when one of them does not. `deadline`: by then the job has ended: it does not start later, it is stopped, and so is all that it enqueues.
+    have succeeded, and is cancelled when one of them does not; with `or_failed` it starts also when they have failed.
+    `failure_ttl`: how long it is kept if it fails (default: 30 days). `deadline`: by then the job has ended: it does not start later, it is stopped, and so is all that it enqueues.
     """
 
     queue: str
@@ -69,8 +70,10 @@ class EnqueueOptions(TypedDict, total=False):
     expires: Duration | datetime | None
     deadline: Duration | datetime | None
     result_ttl: Duration
+    failure_ttl: Duration
     job_id: str
     depends_on: Any
+    or_failed: bool
     durability: Durability
     unique: bool | str | Sequence[str] | Unique | None
     limits: Limit | Sequence[Limit] | None
@@ -97,6 +100,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int | None = None
     retry: RetrySpec | None = None
     result_ttl_ms: int | None = None
+    failure_ttl_ms: int | None = None
     job_id: str | None = None
     durability: Durability = "memory"
     description: str | None = None
@@ -105,6 +109,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     group: Group | None = None
     depends_on: list[tuple[str, str]] = []
+    or_failed: bool = False
     ties: Ties | None = None
     job: JobOptions | None = None
 
@@ -118,12 +123,19 @@ def apply_options(plan: Plan, checked: Mapping[str, Any]) -> Plan:
     new = msgspec.structs.replace(new, ties=Ties(new.unique, new.limits, new.group) if has_ties else None)
     if new.group is not None and new.priority:
         raise UsageError("group and priority: give one of them; groups take turns, whatever comes first in each")
-    if new.timeout_ms is None and new.retry is None and new.result_ttl_ms is None and not (new.description or new.tags):
+    if (
+        new.timeout_ms is None
+        and new.retry is None
+        and new.result_ttl_ms is None
+        and new.failure_ttl_ms is None
+        and not (new.description or new.tags)
+    ):
         return msgspec.structs.replace(new, job=None)
     job = JobOptions(
         timeout_ms=new.timeout_ms,
         retry=new.retry,
         result_ttl_ms=new.result_ttl_ms,
+        failure_ttl_ms=new.failure_ttl_ms,
         description=new.description,
         tags=new.tags,
     )
@@ -261,6 +273,10 @@ def _result_ttl(value: Any) -> dict[str, Any]:
     return {"result_ttl_ms": duration_ms("result_ttl", value)}
 
 
+def _failure_ttl(value: Any) -> dict[str, Any]:
+    return {"failure_ttl_ms": duration_ms("failure_ttl", value)}
+
+
 def _job_id(value: Any) -> dict[str, Any]:
     if not isinstance(value, str):
         raise _wrong("job_id", "text", value)
@@ -305,6 +321,12 @@ def _instant_ms(name: str, value: Any) -> int:
     if value.utcoffset() is None:
         raise UsageError(f"{name}: a datetime without a time zone; write datetime.now(timezone.utc) or .astimezone()")
     return max(1, round(value.timestamp() * 1000))
+
+
+def _or_failed(value: Any) -> dict[str, Any]:
+    if not isinstance(value, bool):
+        raise _wrong("or_failed", "True or False", value)
+    return {"or_failed": value}
 
 
 def _depends_on(value: Any) -> dict[str, Any]:
@@ -357,5 +379,7 @@ _ENQUEUE_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "at": _at,
     "at_front": _at_front,
     "job_id": _job_id,
+    "failure_ttl": _failure_ttl,
     "depends_on": _depends_on,
+    "or_failed": _or_failed,
 }

@@ -10,7 +10,7 @@ import asyncio
 import os.path
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ import msgspec
 from headrace.core.names import type_name, type_names
 from headrace.core.record import ERRORS_KEPT, AttemptError, Record, RetrySpec, Stored
 from headrace.core.retry import delay_ms, is_retryable
+from headrace.core.ties import group_in
 from headrace.errors import JobTimeout
 
 KEEP_FAILED_MS = 30 * 86_400_000
@@ -47,13 +48,14 @@ class Succeeded:
 class Raised:
     """It raised. `types` are the names of the exception's type and its bases; `retry_in_ms` is what RetryIn asked.
 
-    `counts` False: that RetryIn only puts the job off.
+    `counts` False: that RetryIn only puts the job off. `at_front`: RetryIn asks for that.
     """
 
     types: Sequence[str]
     error: AttemptError
     retry_in_ms: int | None = None
     counts: bool = True
+    at_front: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ def decide(
         if end.retry_in_ms is not None and not end.counts:
             new = _copy(record, note=cut(end.error.message, _REASON_BYTES_MAX))
             return Decision("r", new, delay_ms=max(0, end.retry_in_ms))
-        return _failed_attempt(record, end.error, end.types, end.retry_in_ms, retry, now_ms, random)
+        decision = _failed_attempt(record, end.error, end.types, end.retry_in_ms, retry, now_ms, random)
+        return _to_front(decision) if end.at_front else decision
     if isinstance(end, TimedOut):
         return _failed_attempt(record, end.error, _TIMEOUT_TYPES, None, retry, now_ms, random)
     if isinstance(end, BadPayload):
@@ -163,14 +166,24 @@ def _failed_attempt(
         return _dead(record, error, now_ms)
     wait_ms = retry_in_ms if retry_in_ms is not None else delay_ms(retry, attempt, random) if retry else 0
     new = _copy(record, attempt=attempt, errors=_with_error(record, error), note=None)
-    return Decision("r", new, delay_ms=max(0, wait_ms))
+    decision = Decision("r", new, delay_ms=max(0, wait_ms))
+    return _to_front(decision) if retry is not None and retry.at_front else decision
+
+
+def _to_front(decision: Decision) -> Decision:
+    """A job that runs again goes before those without a priority."""
+    record = decision.record
+    if decision.kind != "r" or (record.options is not None and group_in(record.options.ties) is not None):
+        return decision
+    return replace(decision, record=_copy(record, priority=max(record.priority, 1)))
 
 
 def _dead(record: Record, error: AttemptError, now_ms: int) -> Decision:
     first_line = error.message.partition("\n")[0]
     reason = cut(f"{error.type}: {first_line}" if first_line else error.type, _REASON_BYTES_MAX)
     new = _ended(record, Stored.FAILED, now_ms, reason=reason, charged=True, errors=_with_error(record, error))
-    return Decision("f", new, keep_ms=KEEP_FAILED_MS)
+    ttl_ms = record.options.failure_ttl_ms if record.options is not None else None
+    return Decision("f", new, keep_ms=KEEP_FAILED_MS if ttl_ms is None else ttl_ms)
 
 
 def _ended(

@@ -82,12 +82,14 @@ class RetrySpec(msgspec.Struct, frozen=True, array_like=True):
     jitter: float = 0.0
     on: list[str] = []
     give_up_on: list[str] = []
+    at_front: bool = False
 
 
 class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the enqueueing call set, where it differs from the task's own declaration.
 
-    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `deadline_ms`: the Unix instant at which it is
+    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `failure_ttl_ms`:
+    how long it is kept if it fails; None = 30 days. `deadline_ms`: the Unix instant at which it is
     stopped, and all that it enqueues; 0: none. `inputs`: how many results of other jobs it waits
     for. `headers`: what travels with it for others than headrace, such as a trace. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back. `fields`: what its task says
     that jobs are searched for by, argument's path -> value as text.
@@ -96,6 +98,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     timeout_ms: int | None = msgspec.field(default=None, name="t")
     retry: RetrySpec | None = msgspec.field(default=None, name="r")
     result_ttl_ms: int | None = msgspec.field(default=None, name="k")
+    failure_ttl_ms: int | None = msgspec.field(default=None, name="l")
     description: str | None = msgspec.field(default=None, name="d")
     tags: list[str] = msgspec.field(default_factory=list, name="g")
     ties: bytes | None = msgspec.field(default=None, name="x")

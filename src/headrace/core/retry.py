@@ -38,6 +38,7 @@ class Retry:
         jitter: the part of each delay that is left to chance, 0 to 1. 1 when delays grow, 0 when they do not.
         on: retry these exception types only (and what derives from them).
         give_up_on: never retry these; stronger than `on`.
+        at_front: a job that is run again goes before those that have no priority: its own is 1 then. (Not where groups take turns.)
     """
 
     __slots__ = ("spec",)
@@ -54,6 +55,7 @@ class Retry:
         jitter: float | None = None,
         on: type[BaseException] | Iterable[type[BaseException]] = (),
         give_up_on: type[BaseException] | Iterable[type[BaseException]] = (),
+        at_front: bool = False,
     ) -> None:
         if isinstance(retries, Sequence) and not isinstance(retries, (str, bytes)):
             delays = [duration_ms("retry", item) for item in retries]
@@ -71,6 +73,7 @@ class Retry:
             jitter=spread,
             on=_type_names("on", on),
             give_up_on=_type_names("give_up_on", give_up_on),
+            at_front=bool(at_front),
         )
 
     def __repr__(self) -> str:

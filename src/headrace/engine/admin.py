@@ -412,16 +412,16 @@ def purge(queue: QueueKeys, state: State) -> Steps[int]:
     return deleted
 
 
-def store_failed(
+def store_ended(
     queue: QueueKeys, jobs: Sequence[tuple[str, bytes, int]], producer: str, number: int
 ) -> Call[dict[str, str]]:
-    """Keep jobs that failed elsewhere among the dead: (id, record, Unix ms until which it is kept) each, up to 1,000. Sent again
-    under the same number it is recognised, as an enqueue is.
+    """Keep jobs that ended elsewhere: (id, ended record, Unix ms until which it is kept) each, up to 1,000. Sent again under the
+    same number it is recognised, as an enqueue is.
 
     Raises (when sent):
         JobExists: an id is taken; nothing was written.
     """
-    found = script("admin_store_failed")
+    found = script("admin_store_ended")
     words: list[Arg] = [word for job in jobs for word in job]
     return Call(found, queue.block(found.keys), [LAYOUT_ARG, producer, number, *words], read_taken)
 

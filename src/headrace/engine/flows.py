@@ -146,10 +146,15 @@ def link_all(
     return missing
 
 
-def dependent_ties(packed: bytes, parents: Sequence[tuple[str, str]], delay_ms: int) -> bytes:
+def when_of(or_failed: bool) -> str:
+    """Which ends of the jobs it waits for let a job start."""
+    return "d" if or_failed else "s"
+
+
+def dependent_ties(packed: bytes, parents: Sequence[tuple[str, str]], delay_ms: int, when: str) -> bytes:
     """The ties of a job that waits for these: (queue, id) each."""
     ties: dict[str, Any] = msgspec.msgpack.decode(packed) if packed else {}
-    ties |= {"p": len(parents), "o": [(queue, job_id, "s") for queue, job_id in parents]}
+    ties |= {"p": len(parents), "o": [(queue, job_id, when) for queue, job_id in parents]}
     if delay_ms:
         ties["d"] = delay_ms
     return msgspec.msgpack.encode(ties)
@@ -169,16 +174,30 @@ def see_parents(prefix: str, parents: Sequence[tuple[str, str]]) -> Steps[None]:
             )
 
 
-def link_new(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str]]) -> Steps[None]:
+def link_new(child: QueueKeys, child_id: str, parents: Sequence[tuple[str, str]], when: str) -> Steps[None]:
     """Link a job that was just stored; one whose parent has gone meanwhile is cancelled.
 
     Raises:
         DependencyError
     """
-    missing = yield from link_all(child, child_id, [(queue, job_id, "s") for queue, job_id in parents])
+    missing = yield from link_all(child, child_id, [(queue, job_id, when) for queue, job_id in parents])
     if missing:
         yield from _give_up(child, child_id)
         raise DependencyError(f"depends_on: job {missing} is no longer kept", missing)
+
+
+def free_dependents(queue: QueueKeys, job_id: str) -> Steps[list[tuple[str, str]]]:
+    """Let the jobs that wait for this one start as if it had succeeded; those that want its result wait on. (queue, id) each."""
+    packed: bytes | None = yield command("HGET", queue.ties, job_id, key=queue.ties, decode=_raw)
+    edges = msgspec.msgpack.decode(packed).get("e", []) if packed else []
+    freed = []
+    for edge in edges:
+        if not edge.get("r") and not edge.get("k"):
+            target = queue_keys(edge["q"], queue.prefix) if edge["q"] else queue
+            if (yield arrive(target, edge["c"], edge["n"], edge["w"], int(Stored.SUCCEEDED), job_id, b"")):
+                yield from deliver(target)
+            freed.append((target.name, edge["c"]))
+    return freed
 
 
 def put_flow(home: QueueKeys, flow_id: str, graph: bytes, *, is_whole: bool) -> Call[None]:

@@ -635,8 +635,11 @@ def delete(queue: QueueKeys, job_id: str) -> Steps[str]:
         return "deleted"  # since we looked, as above
 
 
-def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
+def retry(queue: QueueKeys, job_id: str, *, at_front: bool = False) -> Steps[str]:
     """Put an ended job back in its queue, attempts counted from zero, earlier errors kept.
+
+    Args:
+        at_front: before those that have no priority: its own is 1 then.
 
     Returns:
         "queued", or "live" (it has not ended: nothing changed).
@@ -649,9 +652,13 @@ def retry(queue: QueueKeys, job_id: str) -> Steps[str]:
     record = decode(old)
     if record.state == Stored.LIVE:
         return "live"
-    new = encode(revived(record))
+    new = revived(record)
+    if at_front:
+        new.priority = max(new.priority, 1)
     ties = (record.options.ties if record.options else None) or b""
-    answer: int | bytes = yield Call(found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, new, ties], _same)
+    answer: int | bytes = yield Call(
+        found, queue.block(found.keys), [LAYOUT_ARG, job_id, old, encode(new), ties], _same
+    )
     if isinstance(answer, bytes):
         raise DuplicateJob(
             f"job {job_id} cannot come back: job {answer.decode()} has its unique key now", answer.decode()

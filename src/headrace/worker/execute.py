@@ -315,7 +315,8 @@ class Executor:
             except UsageError as wrong:
                 logger.warning("job %s: %s", run.id, wrong)
         counts = not isinstance(error, RetryIn) or error.counts
-        return Raised(type_names(type(error)), told, retry_in_ms, counts)
+        at_front = isinstance(error, RetryIn) and error.at_front
+        return Raised(type_names(type(error)), told, retry_in_ms, counts, at_front)
 
     # Decide
 

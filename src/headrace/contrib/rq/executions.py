@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.contrib.rq.connections import resolve_connection
 from headrace.contrib.rq.exceptions import NoSuchJobError
-from headrace.contrib.rq.job import Job, session_of
+from headrace.contrib.rq.job import Job
 from headrace.contrib.rq.utils import now, parse_composite_key
 from headrace.worker.config import worker_name_of
 
@@ -78,7 +78,7 @@ class ExecutionRegistry:
 
     def get_executions(self, start: int = 0, end: int = -1) -> list[Execution]:
         try:
-            session = session_of(Job.fetch(self.job_id, self.connection))
+            session = Job.fetch(self.job_id, self.connection).handle.session
         except NoSuchJobError:
             session = None
         found = [Execution(session, self.job_id, self.connection, worker_name_of(session))] if session else []

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -40,10 +40,11 @@ from headrace.contrib.rq.utils import (
 )
 from headrace.contrib.rq.webhook import Webhook
 from headrace.core.record import State
-from headrace.engine import admin, ops
+from headrace.engine import admin, flows
 from headrace.engine.keys import queue_keys
 from headrace.errors import JobError, JobNotFound, ResultTimeout, UsageError
 from headrace.job import Job as Handle
+from headrace.worker.config import worker_name_of
 
 if TYPE_CHECKING:
     from headrace.contrib.rq.executions import Execution, ExecutionRegistry
@@ -65,11 +66,12 @@ __all__ = [
 
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]+")
 CALL_CHARS_MAX = 75
-META_NOTE = "rq.meta"
+META_NOTE, RESULTS_NOTE = "rq.meta", "rq.results"
+RESULTS_KEPT = 9
 
 
 class Dependency:
-    """Jobs, or their ids, to wait for.
+    """Jobs, or their ids, to wait for; with `allow_failure` also when they fail, not when they are cancelled.
 
     Raises:
         ValueError: none, or something else.
@@ -81,8 +83,6 @@ class Dependency:
             raise ValueError("jobs: cannot be empty.")
         if not all(isinstance(job, (Job, str)) for job in several):
             raise ValueError("jobs: must contain objects of type Job and/or strings representing Job ids")
-        if allow_failure:
-            not_offered("Dependency(allow_failure=True)", "a job waits for jobs that succeed")
         self.dependencies: list[Job | str] = several
         self.allow_failure = allow_failure
         self.enqueue_at_front = enqueue_at_front
@@ -450,6 +450,8 @@ class Job:
     def save_meta(self) -> None:
         """Store the meta, whatever state the job is in; raises NoSuchJobError when it is not there any more."""
         meta = self.meta
+        if self._handle is None and _performing.get() is self:
+            return  # it runs where it is enqueued, and is stored at its end
         try:
             self.handle.note(META_NOTE, pack(self.serializer, meta))
         except JobNotFound as error:
@@ -489,6 +491,7 @@ class Job:
         is_ours = handle.task == TASK
         self._call = self._meta = None
         self.started_at, self.ended_at = handle.started_at, handle.ended_at
+        self.worker_name = worker_name_of(handle.session) if handle.session else None
         if self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
             self.enqueued_at = handle.created_at
         self._read(read_terms(handle.args[3]) if is_ours and len(handle.args) > 3 else Terms())
@@ -594,6 +597,16 @@ class Job:
         from headrace.contrib.rq.results import Result
 
         return Result.all(self, self.serializer)
+
+    def keep_result(self, data: bytes) -> None:
+        """It has given this, and runs again: what it gave before is kept beside it (not in RQ)."""
+        kept = [*self.handle.notes().get(RESULTS_NOTE, []), [int(now().timestamp() * 1000), data]]
+        self.handle.note(RESULTS_NOTE, kept[-RESULTS_KEPT:])
+
+    def kept_results(self) -> list[tuple[datetime, Any]]:
+        """When it gave what, before it ran again (not in RQ)."""
+        kept = self.handle.notes().get(RESULTS_NOTE, []) if self.repeats_left is not None else []
+        return [(datetime.fromtimestamp(at_ms / 1000, UTC), unpack(self.serializer, data)) for at_ms, data in kept]
 
     def latest_result(self, timeout: int = 0) -> Result | None:
         """The last of them; with a timeout, it waits for the first one so many seconds."""
@@ -705,27 +718,30 @@ class Job:
     def cancel(
         self, pipeline: Any = None, enqueue_dependents: bool = False, remove_from_dependencies: bool = False
     ) -> dict[str, list[str]]:
-        """It does not run any more; one that runs is stopped. Jobs that wait for it are cancelled, too.
+        """It does not run any more; one that runs is stopped. Jobs that wait for it are cancelled, too, or with
+        `enqueue_dependents` start as if it had finished: their ids are given, by queue.
 
         Raises:
             InvalidJobOperation: it is cancelled already.
         """
         if pipeline is not None:
             not_offered("Job.cancel(pipeline=)", "it is one call already")
-        if enqueue_dependents:
-            not_offered("Job.cancel(enqueue_dependents=True)", "jobs that wait for a cancelled one are cancelled")
         if self.get_status() is JobStatus.CANCELED:
             raise InvalidJobOperation(f"Cannot cancel already canceled job: {self.id}")
+        freed: dict[str, list[str]] = {}
+        if enqueue_dependents:
+            app = app_of(self.connection)
+            found = app.client.run(flows.free_dependents(queue_keys(self.origin, app.prefix), self.id))
+            for queue, job_id in found:
+                freed.setdefault(queue, []).append(job_id)
         self.handle.cancel()
-        return {}
+        return freed
 
     def requeue(self, at_front: bool = False) -> Job:
         """Run a job that has failed, or was stopped, again; raises InvalidJobOperation when it has not."""
-        if at_front:
-            not_offered("Job.requeue(at_front=True)", "it goes to the end of its queue")
         if self.get_status() not in (JobStatus.FAILED, JobStatus.STOPPED):
             raise InvalidJobOperation(f"Cannot requeue job {self.id}, which has not failed: it is {self._status.value}")
-        self.handle.retry()
+        self.handle.retry(at_front=at_front)
         self.refresh()
         return self
 
@@ -838,13 +854,6 @@ def _fetch_running(running: context.JobContext, connection: Any, job_class: Any)
     job._id = running.id
     job._look(running.queue)
     return job
-
-
-def session_of(job: Job) -> str | None:
-    """The session of the consumer that runs it; None: it does not run."""
-    app = app_of(job.connection)
-    look = app.client.run(ops.look(queue_keys(job.handle.queue, app.prefix), job.id))
-    return None if look is None else look.session
 
 
 def cancel_job(job_id: str, connection: Any = None, serializer: Any = None, enqueue_dependents: bool = False) -> None:

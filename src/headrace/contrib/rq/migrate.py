@@ -283,7 +283,7 @@ class Move:
             call: Call[dict[str, str]] = ops.enqueue(keys, [each.new for each in left], batch, 1)
             if place is Place.FAILED:
                 rows = [(each.id, each.new.record, each.keep_until_ms) for each in left]
-                call = admin.store_failed(keys, rows, batch, 1)
+                call = admin.store_ended(keys, rows, batch, 1)
             try:
                 client.run(call)
                 break

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from headrace.contrib.rq.callbacks import Callback
 from headrace.contrib.rq.connections import app_of, forget_app, resolve_connection
-from headrace.contrib.rq.defaults import RQ_KEY_PREFIX
+from headrace.contrib.rq.defaults import DEFAULT_FAILURE_TTL, RQ_KEY_PREFIX
 from headrace.contrib.rq.exceptions import (
     DuplicateJobError,
     InvalidJobDependency,
@@ -22,6 +22,7 @@ from headrace.contrib.rq.exceptions import (
     missing,
     not_offered,
 )
+from headrace.contrib.rq.inline import run_here
 from headrace.contrib.rq.job import Job, JobStatus, Retry
 from headrace.contrib.rq.rate_limit import RateLimit, limit_of
 from headrace.contrib.rq.repeat import Repeat
@@ -32,7 +33,7 @@ from headrace.contrib.rq.utils import backend_class, compact, get_version, parse
 from headrace.contrib.rq.webhook import Webhook
 from headrace.core.record import State
 from headrace.core.retry import Retry as Policy
-from headrace.engine import admin
+from headrace.engine import admin, ops
 from headrace.engine.keys import QueueKeys, check_queue_name, queue_keys
 from headrace.errors import DependencyError, JobExists, JobNotFound
 from headrace.job import JobCall
@@ -128,8 +129,6 @@ class Queue:
         if "async" in kwargs:
             is_async = kwargs["async"]
             warnings.warn("Queue(async=) is deprecated, use is_async=", DeprecationWarning, stacklevel=2)
-        if not is_async:
-            not_offered("Queue(is_async=False)", "call the function itself, or run a worker with burst=True")
         self.connection = resolve_connection(connection)
         self.name = check_queue_name(name)
         self.job_class = backend_class(self, "job_class", job_class)
@@ -375,8 +374,10 @@ class Queue:
                 raise ValueError(f"Job ID {data.job_id!r} appears more than once in enqueue_many()")
             seen.add(data.job_id or "")
             created.append((self.create_job(group_id=group_id, **said), at_front))
+        if not self._is_async:
+            return [self.enqueue_job(job, at_front=front) for job, front in created]
         plain = [(job, front) for job, front in created if not job._dependency_ids]
-        calls = [self._call_of(job, at_front) for job, at_front in plain]
+        calls = [self.call_of(job, at_front) for job, at_front in plain]
         try:
             handles = app_of(self.connection).enqueue_many(calls)
         except JobExists as error:
@@ -387,7 +388,7 @@ class Queue:
         return [job for job, _ in plain] + after
 
     def enqueue_job(self, job: Job, pipeline: Any = None, at_front: bool = False, unique: bool = False) -> Job:
-        """Store a job that `create_job` or `Job.create` has made; one that has ended is run again.
+        """Store a job that `create_job` or `Job.create` has made; one that has ended is run again, one that is scheduled now.
 
         Raises:
             ValueError: words that do not go together.
@@ -403,7 +404,12 @@ class Queue:
         _see_no_pipeline(pipeline)
         if not job.is_draft:
             return self._again(job)
-        return self._store(self._call_of(job, at_front, unique=unique), job)
+        if not self._is_async:
+            if job.has_rate_limit:
+                raise ValueError("rate_limit is not supported on synchronous queues (is_async=False)")
+            if job.dependencies_are_met():
+                return run_here(self, job, is_unique=unique)
+        return self._store(self.call_of(job, at_front, unique=unique), job)
 
     def schedule_job(self, job: Job, datetime: datetime, pipeline: Any = None, unique: bool = False) -> Job:
         """Store a job to run at an instant; one without a time zone is local time."""
@@ -411,10 +417,15 @@ class Queue:
         _see_no_pipeline(pipeline)
         if not job.is_draft:
             raise InvalidJobOperation(f"job {job.id} is stored already")
-        return self._store(self._call_of(job, False, at=datetime.astimezone(), unique=unique), job)
+        return self._store(self.call_of(job, False, at=datetime.astimezone(), unique=unique), job)
 
     def _again(self, job: Job) -> Job:
         job.refresh()
+        app = app_of(self.connection)
+        if job.origin == self.name and job.get_status(refresh=False) is JobStatus.SCHEDULED:
+            app.client.run(ops.run_now(self._keys, job.id))
+            job.refresh()
+            return job
         if job.origin != self.name or not job.handle.state.is_ended:
             raise InvalidJobOperation(
                 f"job {job.id} is stored already: it is {job.get_status(refresh=False).value} in queue {job.origin!r}"
@@ -423,8 +434,8 @@ class Queue:
         job.refresh()
         return job
 
-    def _call_of(self, job: Job, at_front: bool, *, at: datetime | None = None, unique: bool = False) -> JobCall[Any]:
-        """A draft as a call of headrace's."""
+    def call_of(self, job: Job, at_front: bool, *, at: datetime | None = None, unique: bool = False) -> JobCall[Any]:
+        """A draft as a call of headrace's (not in RQ)."""
         job.timeout = self._default_timeout if job.timeout is None else job.timeout
         terms = job.terms()
         data = pack(self.serializer, tuple(job.call))
@@ -432,6 +443,7 @@ class Queue:
         options = self.options_of(job)
         if job._dependency_ids:
             options["depends_on"] = self._parents(job)
+            options["or_failed"] = bool(job.allow_dependency_failures)
         is_later = at is not None or bool(job._dependency_ids)
         if at is not None:
             options["at"] = at
@@ -441,7 +453,7 @@ class Queue:
         app = app_of(self.connection)
         target = app.queue(self.name).options(**options)
         if job._id is not None and not unique:
-            self._forget_ended(job._id)
+            self.forget_ended(job._id)
         return target.call(TASK, data, job.call.name, meta, terms.packed())
 
     def _store(self, call: JobCall[Any], job: Job) -> Job:
@@ -456,11 +468,11 @@ class Queue:
 
     def options_of(self, job: Job) -> dict[str, Any]:
         """What a draft says as options of headrace's, but for the jobs it waits for (not in RQ)."""
-        if job.failure_ttl is not None:
-            warnings.warn("failure_ttl is not used: failed jobs are kept for 30 days", RuntimeWarning, stacklevel=5)
         limit_s = job.timeout or self._default_timeout
+        keep_failed_s = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
         found: dict[str, Any] = {
             "timeout": None if limit_s < 0 else limit_s,
+            "failure_ttl": FOREVER_S if keep_failed_s < 0 else keep_failed_s,
         }
         if job.result_ttl is not None:  # else the worker's default counts
             found["result_ttl"] = FOREVER_S if job.result_ttl < 0 else job.result_ttl
@@ -472,7 +484,7 @@ class Queue:
             found["description"] = str(job.description)[:DESCRIPTION_CHARS_MAX]
         if job.retries_left and not job.repeats_left:
             waits = [Retry.get_interval(n, job.retry_intervals) for n in range(job.retries_left)]
-            found["retry"] = Policy(waits)
+            found["retry"] = Policy(waits, at_front=job.enqueue_at_front_on_retry)
         if job.rate_limit_key and job.rate_limit_concurrency:
             found["limits"] = limit_of(job.rate_limit_key, job.rate_limit_concurrency)
         return found
@@ -486,14 +498,20 @@ class Queue:
         except NoSuchJobError as error:
             raise InvalidJobDependency(str(error)) from error
 
-    def _forget_ended(self, job_id: str) -> None:
-        """An id may be used again once its job has ended, as in RQ."""
+    def forget_ended(self, job_id: str) -> None:
+        """An id may be used again once its job has ended, as in RQ (not in RQ)."""
         try:
             old = app_of(self.connection).job(job_id, self.name)
         except JobNotFound:
             return
         if old.state.is_ended:
             old.delete()
+
+    def run_sync(self, job: Job) -> Job:
+        """Run a draft here and now, and store what became of it: what a queue with `is_async=False` does with each."""
+        return run_here(self, job)
+
+    run_job = run_sync
 
     # Look
 
@@ -626,8 +644,6 @@ class Queue:
     lpop = missing("Queue.lpop", "a worker claims jobs, so that none is lost")
     lmove = missing("Queue.lmove", "a worker claims jobs, so that none is lost")
     dequeue_any = missing("Queue.dequeue_any", "a worker claims jobs, so that none is lost")
-    run_sync = missing("Queue.run_sync", "Job.perform() calls the function here")
-    run_job = missing("Queue.run_job", "Job.perform() calls the function here")
     setup_dependencies = missing("Queue.setup_dependencies", "enqueue_job does that")
     enqueue_dependents = missing("Queue.enqueue_dependents", "a job's end starts those that wait for it, in one step")
     move_dependents_to_ready = missing("Queue.move_dependents_to_ready", "a job's end starts those that wait for it")

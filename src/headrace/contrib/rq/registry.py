@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from headrace.contrib.rq.connections import app_of
-from headrace.contrib.rq.defaults import DEFAULT_RESULT_TTL
+from headrace.contrib.rq.defaults import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL
 from headrace.contrib.rq.exceptions import InvalidJobOperation, NoSuchJobError, missing, not_offered
-from headrace.contrib.rq.job import Job, session_of
+from headrace.contrib.rq.job import Job
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.timeouts import BaseDeathPenalty, UnixSignalDeathPenalty
 from headrace.contrib.rq.utils import backend_class
-from headrace.core.outcome import KEEP_CANCELLED_MS, KEEP_FAILED_MS
+from headrace.core.outcome import KEEP_CANCELLED_MS
 from headrace.core.record import State
 from headrace.engine.admin import Row
 
@@ -162,7 +162,7 @@ class StartedJobRegistry(BaseRegistry):
     ) -> list[tuple[str, str]]:
         """(job id, execution id) of each."""
         jobs = (self._queue.fetch_job(job_id) for job_id in self.get_job_ids(start, end, desc))
-        pairs = [(job.id, session_of(job)) for job in jobs if job is not None]
+        pairs = [(job.id, job.handle.session) for job in jobs if job is not None]
         return [(job_id, session) for job_id, session in pairs if session is not None]
 
     def get_expired_job_ids(self, timestamp: float | None = None) -> list[str]:
@@ -198,7 +198,7 @@ class FailedJobRegistry(BaseRegistry):
         return self._queue.counts().dead
 
     def _kept(self, job: Job) -> timedelta:
-        return KEEP_FAILED_MS * MS
+        return timedelta(seconds=DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl)
 
 
 class DeferredJobRegistry(BaseRegistry):

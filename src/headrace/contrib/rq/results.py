@@ -68,7 +68,7 @@ class Result:
 
     @classmethod
     def all(cls, job: Job, serializer: Any = None) -> list[Result]:
-        """Of the runs that ended the job or returned a Retry, the last first. None: it has not run, or is not there."""
+        """Of the runs that ended the job, returned a Retry or were repeated, the last first. None: it has not run, or is not there."""
         try:
             job.refresh()
         except NoSuchJobError:
@@ -78,8 +78,9 @@ class Result:
             for error in job.handle.errors
             if error.type == RETRY_IN and error.message.startswith(RETURNED)
         ]
+        found += [cls._of(job, cls.Type.SUCCESSFUL, at, return_value=value) for at, value in job.kept_results()]
         last = cls._last(job)
-        return [*([] if last is None else [last]), *reversed(found)]
+        return [*([] if last is None else [last]), *sorted(found, key=lambda one: one.created_at, reverse=True)]
 
     @classmethod
     def _last(cls, job: Job) -> Result | None:

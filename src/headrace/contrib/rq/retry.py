@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headrace.contrib.rq.exceptions import not_offered
 from headrace.contrib.rq.repeat import intervals_of
 
 
@@ -21,8 +20,6 @@ class Retry:
             raise ValueError("max: please enter a value greater than 0")
         self.max = max
         self.intervals = intervals_of(interval)
-        if enqueue_at_front:
-            not_offered("Retry(enqueue_at_front=True)", "a job that is due again goes to the end of its queue")
         self.enqueue_at_front = enqueue_at_front
 
     def __repr__(self) -> str:

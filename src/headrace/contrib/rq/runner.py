@@ -145,6 +145,8 @@ class Attempt:
         _send_webhooks(self._hooks, JobStatus.FINISHED, None)
         if self._said.repeat_times is not None:
             self._end = _repeat(self._said)
+            if self._end is not None:
+                _this_job().keep_result(self._data)
 
     def raised(self, error: BaseException) -> None:
         """The function, or `give`, has raised: tell who wants to know."""
@@ -213,7 +215,7 @@ def _run_again(said: Terms, wanted: Retry) -> RetryIn:
         text = tell_left(RETURNED, job.retries_left or 0, job.repeats_left or 0)
     if returned >= wanted.max:
         raise MaxRetriesExceeded(f"the job has asked to be run again more than {wanted.max} times")
-    return RetryIn(wanted.delays[returned], text)
+    return RetryIn(wanted.delays[returned], text, at_front=wanted.enqueue_at_front)
 
 
 def _retry_repeating(said: Terms, error: BaseException) -> BaseException:
@@ -223,7 +225,7 @@ def _retry_repeating(said: Terms, error: BaseException) -> BaseException:
     if left > 0:
         delay = Retry.get_interval((said.retry_max or 0) - left, said.retry_intervals)
         text = f"{type(error).__name__}: {error}"
-        return RetryIn(delay, tell_left(text, left - 1, job.repeats_left or 0))
+        return RetryIn(delay, tell_left(text, left - 1, job.repeats_left or 0), at_front=said.retry_at_front)
     return error
 
 

@@ -1,7 +1,7 @@
 -- Edges of flows. A job that waits for others has its count of missing inputs in `waiting`, and what has come in inputs:ID, by number:
 -- each the ended record of the job that sent it. An input comes once, however often it is sent, so no edge is lost or doubled.
 -- What was added while the flow ran sends its own id as the number; expects:ID tells how many inputs each such part sends (expect.lua).
--- An edge is {c child (or the prefix of many), k how many, q its queue ('' here), n input number, w when: s succeeded, f failed, a any, r the child reads the record}.
+-- An edge is {c child (or the prefix of many), k how many, q its queue ('' here), n input number, w when: s succeeded, f failed, d either, a any, r the child reads the record}.
 local MOST_ARRIVALS = 128 -- in one script; the rest goes through the outbox, as all does that is for other queues
 
 -- Whether somebody reads what this job ended with.
@@ -12,7 +12,8 @@ local function has_reader(ties)
 end
 
 local function is_met(when, state)
-  return when == 'a' or (when == 's' and state == 6) or (when == 'f' and (state == FAILED or state == EXPIRED))
+  local has_failed = state == FAILED or state == EXPIRED
+  return when == 'a' or (when ~= 'f' and state == 6) or (when ~= 's' and has_failed)
 end
 
 -- A job has all its inputs: it goes where it would have gone at first.

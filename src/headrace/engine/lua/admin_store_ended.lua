@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- admin_store_failed: keep jobs that failed elsewhere, among the dead. Counted nowhere: they did not run here.
--- keys: jobs dead meta producers
+-- admin_store_ended: keep jobs that ended elsewhere where such jobs are kept. Counted nowhere: no worker ran them here.
+-- keys: jobs done dead meta producers
 -- ARGV[1] layout  [2] producer  [3] number of this call  [4..] id, record, Unix ms until which it is kept, …
 -- returns {} or, and then nothing is written, {'taken', ids…}
 -- include: record
@@ -17,7 +17,7 @@ if #taken > 1 then return taken end
 redis.call('HSETNX', q.meta, 'layout', ARGV[1])
 for i = 4, #ARGV, 3 do
   redis.call('HSET', q.jobs, ARGV[i], ARGV[i + 1])
-  redis.call('ZADD', q.dead, ARGV[i + 2], ARGV[i])
+  redis.call('ZADD', state_of(ARGV[i + 1]) == FAILED and q.dead or q.done, ARGV[i + 2], ARGV[i])
 end
 redis.call('HSET', q.producers, ARGV[2], ARGV[3] .. ' ' .. redis.call('TIME')[1])
 return {}
