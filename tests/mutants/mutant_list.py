@@ -455,8 +455,8 @@ EDGES = [
     ),
     Mutant(
         "include/edges.lua",
-        "(state == FAILED or state == EXPIRED)",
-        "(state ~= 6)",
+        "has_failed = state == FAILED or state == EXPIRED",
+        "has_failed = state ~= 6",
         "a cancel counts as a failure",
         JOINED,
     ),
