@@ -61,11 +61,16 @@ class Kit:
         self.client.run(ops.open_session(self.queues, session, lease_ms, split=self.split))
         return session
 
-    def claim(self, session: str, want: int = 10, *, take_suspects: bool = True) -> list[ops.Claim]:
-        return self.claimed(session, want, take_suspects=take_suspects).claims
+    def claim(
+        self, session: str, want: int = 10, *, take_suspects: bool = True, side_by_side: bool = False
+    ) -> list[ops.Claim]:
+        return self.claimed(session, want, take_suspects=take_suspects, side_by_side=side_by_side).claims
 
-    def claimed(self, session: str, want: int = 10, *, take_suspects: bool = True) -> ops.Claimed:
-        return self.client.run(ops.claim(self.queues, session, want, take_suspects=take_suspects, split=self.split))
+    def claimed(
+        self, session: str, want: int = 10, *, take_suspects: bool = True, side_by_side: bool = False
+    ) -> ops.Claimed:
+        options = {"take_suspects": take_suspects, "side_by_side": side_by_side, "split": self.split}
+        return self.client.run(ops.claim(self.queues, session, want, **options))
 
     def settle(
         self,

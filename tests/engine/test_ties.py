@@ -202,6 +202,14 @@ class TestConcurrency:
         assert ids_of(kit.settle("one", first, want=5).claimed.claims) == ["c"]
         assert ids_of(kit.settle("two", second, want=5).claimed.claims) == ["d"]
 
+    def test_who_runs_its_jobs_side_by_side_gets_all_that_may_run(self, kit: Kit) -> None:
+        """An event loop: it would else need a round trip for each job that holds a slot."""
+        for name in "abc":
+            add(kit, name, ties(limits=self.LIMIT))
+        add(kit, "other", ties(limits=(Limit("elsewhere", concurrency=1),)))
+        assert ids_of(kit.claim("one", side_by_side=True)) == ["a", "b", "other"]
+        assert kit.client.run(command_count(kit, "slots:db")) == 2
+
     def test_others_pass_by(self, kit: Kit) -> None:
         """A job that is parked does not hold up those behind it."""
         for name in "abc":

@@ -315,9 +315,37 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if takes_slot and has_slot then return 'later' end",
+        "if takes_slot and has_slot and flags < 2 then return 'later' end",
         "",
         "one consumer takes several slots",
+        TIED,
+    ),
+    Mutant(
+        "include/limits.lua",
+        "has_slot and flags < 2 then",
+        "has_slot then",
+        "an event loop takes one slot a round trip",
+        TIED,
+    ),
+    Mutant(
+        "include/ties.lua",
+        "(has_ended or not limit.f) and ",
+        "",
+        "a slot kept until the finish goes with the attempt",
+        TIED,
+    ),
+    Mutant(
+        "include/limits.lua",
+        "if kept[i] then from = true end",
+        "",
+        "who kept a slot waits behind those that wait for it",
+        TIED,
+    ),
+    Mutant(
+        "include/limits.lua",
+        "park(q, id, record, where, opens, score)",
+        "park(q, id, record, where, opens)",
+        "a job goes to the end of its second limit's line",
         TIED,
     ),
     Mutant(

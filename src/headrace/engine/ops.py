@@ -310,7 +310,13 @@ def renew(queues: Sequence[QueueKeys], sessions: Sequence[str], lease_ms: int, *
 
 
 def claim(
-    queues: Sequence[QueueKeys], session: str, want: int, *, take_suspects: bool = True, split: bool
+    queues: Sequence[QueueKeys],
+    session: str,
+    want: int,
+    *,
+    take_suspects: bool = True,
+    side_by_side: bool = False,
+    split: bool,
 ) -> Steps[Claimed]:
     """Take up to `want` (1 to 256) ready jobs: queues in order, highest priority first, oldest first.
 
@@ -318,7 +324,9 @@ def claim(
         SessionGone: the session's lease has ended; nothing was claimed.
         ServerUnreachable: no reply. The jobs may be claimed: `adopt` brings them back.
     """
-    settled = yield from settle(queues, session, (), want=want, take_suspects=take_suspects, split=split)
+    settled = yield from settle(
+        queues, session, (), want=want, take_suspects=take_suspects, side_by_side=side_by_side, split=split
+    )
     return settled.claimed
 
 
@@ -329,9 +337,12 @@ def settle(
     *,
     want: int = 0,
     take_suspects: bool = True,
+    side_by_side: bool = False,
     split: bool,
 ) -> Steps[Settled]:
     """Store outcomes, give up their claims, and claim up to `want` next jobs: one atomic script (a queue's, on Cluster).
+
+    `side_by_side`: they will all run at once; else of jobs that hold a slot of a limit one is claimed.
 
     Raises (when sent):
         SessionGone: the session's lease has ended; nothing was written.
@@ -342,7 +353,13 @@ def settle(
         groups = _groups(part, outcomes)
         if split and not groups and want <= 0:
             continue
-        args: list[Arg] = [LAYOUT_ARG, session, min(want, MOST_CLAIMS_A_CALL), int(take_suspects), *groups]
+        args: list[Arg] = [
+            LAYOUT_ARG,
+            session,
+            min(want, MOST_CLAIMS_A_CALL),
+            int(take_suspects) + 2 * side_by_side,
+            *groups,
+        ]
         reply: list[Any] = yield Call(found, _keys(found, part, session), args, _same)
         if reply[0]:
             total.lost += _texts(reply[0])

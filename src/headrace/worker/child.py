@@ -275,6 +275,7 @@ class Child:
             slot,
             self.config.lease_ms,
             split=self.client.is_cluster,
+            side_by_side=self.config.pool == "asyncio",
             order=weighted(self.queues, weights) if weights else strict(self.queues),
             running=running,
         )

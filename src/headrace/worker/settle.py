@@ -41,6 +41,7 @@ class Session:
         lease_ms: int,
         *,
         split: bool,
+        side_by_side: bool = False,
         order: Callable[[], Sequence[QueueKeys]] | None = None,
         running: Callable[[], set[str]] = set,
     ) -> None:
@@ -49,6 +50,7 @@ class Session:
         self._slot = slot
         self._lease_ms = lease_ms
         self._split = split
+        self._side_by_side = side_by_side
         self._order = order
         self._running = running
         self._epoch = 0
@@ -82,7 +84,13 @@ class Session:
             del outcomes[:MOST_OUTCOMES_A_CALL]
         queues = self._order() if self._order is not None else self.queues
         settled = yield from ops.settle(
-            queues, self.name, outcomes, want=want, take_suspects=take_suspects, split=self._split
+            queues,
+            self.name,
+            outcomes,
+            want=want,
+            take_suspects=take_suspects,
+            side_by_side=self._side_by_side,
+            split=self._split,
         )
         self._failures = 0
         if settled.lost:

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- settle: store the outcomes of a batch, give up their claims, and claim the next jobs, queue by queue.
 -- keys: jobs ready priority delayed sessions suspects crashes done dead meta wake stats watched cancels progress lingering ties held
--- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1)
+-- ARGV[1] layout  [2] session  [3] jobs wanted (0: none)  [4] may take a suspect (0/1), + 2: jobs run side by side
 --   then groups, each: queue number, kind, is suspect (0/1), count, then per kind and job:
 --   s f c: id, keep ms, record   r p: id, delay ms, record   d: id, 0, result (a msgpack bin) or whole ended record, for waiters   l: id, 0, ''
 -- returns {ids no longer ours (nothing was written for them) or 0, then for each queue that was asked:
 --   its number, fence, ms until its next due job or -1, more (0/1), suspects waiting (0/1), is suspect (0/1), ids, records;
 --   and, if there are any, the numbers of queues with something in their outbox, the claimed ids that have inputs, and those
 --   that have a checkpoint}
-local LAYOUT, session, want = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local LAYOUT, session, want, flags = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
   local q = queue_at(n)
@@ -195,7 +195,7 @@ while at <= #ARGV do
 end
 
 local reply = {#lost > 0 and lost or 0} -- flat: each table in a reply costs the server 0.3 µs
-local take_suspects = ARGV[4] == '1'
+local take_suspects = flags % 2 == 1
 for n = 1, #queues do
   if want <= 0 then break end
   local ids, records, fence, due, more, waiting, is_suspect = claim_from(queues[n], metas[n], want, take_suspects)

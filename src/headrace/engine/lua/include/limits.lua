@@ -48,7 +48,8 @@ local function park(q, id, record, name, opens, score)
   if opens and opens >= 0 then redis.call('ZADD', key_of(q, 'gates'), 'NX', opens, name) end
 end
 
-local has_slot = false -- this claim has taken a job that holds a slot: a consumer runs one such job at a time
+-- This claim has taken a job that holds a slot: a consumer that runs its jobs one after the other takes one such job at a time.
+local has_slot = false
 
 -- Whether it has the slot of this limit from an earlier run: `until="finish"`.
 local function keeps_slot(q, id, limit) return limit.f and redis.call('SISMEMBER', key_of(q, 'slots:' .. limit.n), id) == 1 end
@@ -69,7 +70,7 @@ local function try_limits(q, id, ties, from)
     local opens = shut_until(q, limit, rule, kept[i])
     if opens then return limit.n, opens end
   end
-  if takes_slot and has_slot then return 'later' end
+  if takes_slot and has_slot and flags < 2 then return 'later' end
   has_slot = has_slot or takes_slot
   take_limits(q, id, ties.l, rules)
   return 'go'
