@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from systems.common.database import VARIABLE
 from systems.common.migrate import migrate
 from systems.common.postgres import EmbeddedPostgres
 from systems.common.programs import Program, until, web_server, worker
+from systems.notification.outside import outside
+from systems.notification.unsubscribing import PUBLIC_URL, SECRET
 
 WEB = "systems.common.front:web"
 FOR_EVER_S = 10 * 365 * 86_400.0
@@ -24,12 +27,14 @@ FOR_EVER_S = 10 * 365 * 86_400.0
 
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """PostgreSQL and Valkey, those of the environment or our own; what the programs are told."""
+    """PostgreSQL and Valkey, those of the environment or our own, and providers to play with; what the programs are told."""
     with ExitStack() as stack:
         database = os.environ.get(VARIABLE) or stack.enter_context(EmbeddedPostgres()).url
         # A file of its own on the disk, so that accepted jobs outlive the server.
         queue = os.environ.get("HEADRACE_URL") or stack.enter_context(EmbeddedServer(data_dir=folder / "valkey")).url
         told = {VARIABLE: database, "HEADRACE_URL": queue, "ACTIVITY_SPOOL": str(folder / "spool")}
+        told[SECRET] = os.environ.get(SECRET) or secrets.token_hex(32)
+        told |= stack.enter_context(outside(folder))
         os.environ.update(told)
         yield told
 
@@ -43,12 +48,13 @@ def main() -> int:
         told = stack.enter_context(servers(folder))
         programs: list[Program] = []
         migrate()
-        for system in SYSTEMS:
-            log = folder / f"{system.name}.log"
-            programs.append(stack.enter_context(worker(system.tasks, *system.worker, log=log, environment=told)))
         web = web_server(WEB, log=folder / "web.log", environment=told, host=options.host, port=options.port)
         program, url = stack.enter_context(web)
         programs.append(program)
+        told[PUBLIC_URL] = f"{url}/notification"
+        for system in SYSTEMS:
+            log = folder / f"{system.name}.log"
+            programs.append(stack.enter_context(worker(system.tasks, *system.worker, log=log, environment=told)))
         print(f"{url}/  the systems; Ctrl-C stops them, and forgets their data", flush=True)
         try:
             until(lambda: any(each.process.poll() is not None for each in programs), FOR_EVER_S, "the end")

@@ -50,6 +50,23 @@ SYSTEMS = (
         "Logs what people do in an application, which never waits for the log; the queue may be away.",
         ("--processes", "1", "--log-level", "warning"),
     ),
+    System(
+        "notification",
+        "Sends notices by mail, SMS and push, at the pace of each provider: in order, once, and not at night.",
+        (
+            "--weighted",
+            "notices=1",
+            "deliveries=2",
+            "--pool",
+            "asyncio",
+            "--processes",
+            "1",
+            "--slots",
+            "64",
+            "--log-level",
+            "warning",
+        ),
+    ),
 )
 
 

@@ -28,12 +28,12 @@ def database_url() -> URL:
 
 def make_engine(schema: str, **options: Any) -> Engine:
     """Connections that see the tables of one system. Nothing is opened yet."""
-    return create_engine(database_url(), **_options(schema), **options)
+    return create_engine(database_url(), **{**_options(schema), **options})
 
 
 def make_async_engine(schema: str, **options: Any) -> AsyncEngine:
     """The twin of `make_engine` for asyncio."""
-    return create_async_engine(database_url(), **_options(schema), **options)
+    return create_async_engine(database_url(), **{**_options(schema), **options})
 
 
 def _options(schema: str) -> dict[str, Any]:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 ANSWER_WITHIN_S = 60.0
+FIGURES = "SYSTEMS_FIGURES"
+"""A file, for `systems.load`, which makes the table of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,9 @@ class Connection:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """The answer's status and body; 0 and b"" when there is none in time."""
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\nUser-Agent: load\r\n\r\n"
+    async def post(self, path: str, body: bytes, more: str = "") -> tuple[int, bytes]:
+        """The answer's status and body; 0 and b"" when there is none in time. `more`: lines of the head."""
+        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\nUser-Agent: load\r\n{more}\r\n"
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 if self._streams is not None and self._streams[0].at_eof():
@@ -83,10 +87,12 @@ class Load:
         *,
         connections: int,
         rate: float | None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.answers: list[Answer] = []
         self._url, self._path, self._make_body = url, path, make_body
         self._connections, self._rate = connections, rate
+        self._more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._numbers = itertools.count()
         self._is_stopped = False
 
@@ -112,7 +118,7 @@ class Load:
             if due_s > now_s:
                 await asyncio.sleep(due_s - now_s)
             path = self._path if isinstance(self._path, str) else self._path(number)
-            status, body = await connection.post(path, self._make_body(number))
+            status, body = await connection.post(path, self._make_body(number), self._more)
             self.answers.append(Answer(due_s, time.perf_counter() - began_s - due_s, status, body))
         await connection.close()
 
@@ -121,3 +127,10 @@ def quantile_ms(answers: Sequence[Answer], part: float) -> float:
     """The time within which this part of them had come."""
     times = sorted(answer.took_s for answer in answers)
     return times[min(len(times) - 1, int(part * len(times)))] * 1000 if times else 0.0
+
+
+def keep_figure(system: str, what: str, figure: str) -> None:
+    """For the table of all systems, if one is made."""
+    if path := os.environ.get(FIGURES):
+        with open(path, "a") as out:
+            out.write(json.dumps([system, what, figure]) + "\n")
