@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 
 from headrace.contrib.rq import Retry, get_current_job
 from headrace.contrib.rq.job import Job
@@ -126,3 +127,9 @@ class MyJob(Job):
 def handle(job: Job, kind: type, value: object, trace: object) -> None:
     """An exception handler."""
     note(3000 + job.args[0])
+
+
+def whereabouts() -> tuple[int, str, str, str]:
+    """This process, what RQ tells it, and the program it is."""
+    main = sys.modules["__main__"].__spec__
+    return os.getpid(), os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"], main.name if main else ""

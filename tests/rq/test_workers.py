@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 import rq_jobs
-from rq_bench import Bench
+from rq_bench import HERE, Bench
 from scenario_lab import until
 
 from headrace.contrib.rq import Callback, Queue, SimpleWorker, Worker
@@ -21,7 +21,14 @@ from headrace.contrib.rq.command import (
 from headrace.contrib.rq.exceptions import InvalidJobOperation
 from headrace.contrib.rq.job import JobStatus
 from headrace.contrib.rq.suspension import is_suspended, resume, suspend
-from headrace.contrib.rq.worker import BaseWorker, HerokuWorker, RandomWorker, RoundRobinWorker, WorkerStatus
+from headrace.contrib.rq.worker import (
+    BaseWorker,
+    HerokuWorker,
+    RandomWorker,
+    RoundRobinWorker,
+    SpawnWorker,
+    WorkerStatus,
+)
 from headrace.contrib.rq.worker_registration import clean_worker_registry, get_keys
 
 BURST = json.dumps({"burst": True})
@@ -40,10 +47,13 @@ def test_a_workers_own_methods_handlers_and_classes_are_used(bench: Bench, queue
     assert own.wait(60) == 0 and good.is_finished and bad.is_failed, bench.log_of(own)
     assert bench.told(own) == [
         "execute OwnJob default False",
+        "wrapped perform_job True",
         "perform rq_jobs.same",
         "success finished",
         "execute OwnJob default False",
+        "wrapped perform_job True",
         "perform rq_jobs.divide",
+        "wrapped handle_exception ",
         "first rq_jobs.divide ZeroDivisionError True",
         "second",
         "failure ZeroDivisionError: division by zero",
@@ -203,3 +213,25 @@ def test_the_kinds_of_workers_differ_in_little(bench: Bench) -> None:
     with pytest.raises(TypeError, match="Cannot compare"):
         assert workers[0] == 1
     assert workers[0].key == "rq:worker:same" and workers[0].queue_keys() == ["rq:queue:a", "rq:queue:b"]
+
+
+def test_a_spawn_worker_runs_each_job_in_a_fresh_interpreter(bench: Bench, queue: Queue) -> None:
+    """With the classes and handlers that it can import; those of __main__ are refused."""
+    jobs = [queue.enqueue(rq_jobs.whereabouts) for _ in range(2)]
+    bad, left = queue.enqueue(rq_jobs.divide, 1, 0), queue.enqueue(rq_jobs.note, 9)
+    done = bench.rq(
+        "worker", "--max-jobs", "3", "-w", "rq.SpawnWorker", "-P", str(HERE), "-n", "apart", "--exception-handler", "rq_jobs.handle"
+    )  # fmt: skip
+    assert done.returncode == 0 and bad.is_failed and left.is_queued and bench.ran() == [3001], done.stderr
+    first, second = (job.return_value(refresh=True) for job in jobs)
+    assert first[0] != second[0] and first[1:] == ("apart", jobs[0].id, "headrace.worker.spawner")
+    with pytest.raises(NotImplementedError, match="work_horse_killed_handler"):
+        SpawnWorker(["a"], connection=bench.connection, work_horse_killed_handler=print).bootstrap()
+    worker = SpawnWorker(["a"], connection=bench.connection)
+
+    def here() -> None: ...
+
+    here.__module__ = "__main__"
+    worker.push_exc_handler(here)
+    with pytest.raises(ValueError, match="__main__"):
+        worker.bootstrap()

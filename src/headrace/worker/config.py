@@ -23,7 +23,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         url, prefix: instead of the app's.
         start: "fork" from a spawner that has imported the app, or "spawn" a fresh interpreter for each child.
         max_jobs: recycle a child after so many jobs; 0 never. `max_memory_bytes`: likewise when it is larger; 0 never.
-        ends_after_jobs: a child that has run `max_jobs` is not replaced: the worker ends with the last one.
+        jobs_in_all: when its children have run so many, one that ends is not replaced, and the worker ends with the last; 0: go on.
         max_idle_ms: end when nothing has run for so long; 0 never.
         name: what people call the worker; "": its id.
         health_host, health_port: where to answer probes and scrapers; no port: nowhere; 0: any that is free.
@@ -46,7 +46,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int = 25_000
     batch_ms: int = 5
     max_jobs: int = 0
-    ends_after_jobs: bool = False
+    jobs_in_all: int = 0
     max_memory_bytes: int = 0
     max_idle_ms: int = 0
     name: str = ""

@@ -140,8 +140,8 @@ class Roster:
         now = time.monotonic()
         reason = self._crew.row(child).exit_reason
         config = self._crew.config
-        is_over = (config.burst and reason == Exit.DRAINED) or (config.ends_after_jobs and reason == Exit.RECYCLE)
-        if is_clean and is_over:
+        is_all = bool(config.jobs_in_all) and self._crew.counts()["jobs_done"] >= config.jobs_in_all
+        if is_clean and ((config.burst and reason == Exit.DRAINED) or (is_all and reason == Exit.RECYCLE)):
             child.is_done = True
         elif self.is_stopping:
             return

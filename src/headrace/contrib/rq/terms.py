@@ -13,6 +13,7 @@ from headrace.errors import RetryIn
 TASK = "headrace.rq"
 SERIALIZER_VARIABLE = "HEADRACE_RQ_SERIALIZER"
 JOB_CLASS_VARIABLE = "HEADRACE_RQ_JOB_CLASS"
+SPAWNED_VARIABLE = "HEADRACE_RQ_SPAWNED"
 RETURNED = "the job returned a Retry"
 REPEATS = "the job has succeeded, and repeats"
 RETRY_IN = f"{RetryIn.__module__}.{RetryIn.__qualname__}"

@@ -428,7 +428,7 @@ class BaseWorker:
         self.bootstrap(logging_level, date_format, log_format)
         try:
             self.check_for_suspension(burst)
-            ended = supervisor.run_counting(config, functools.partial(spawner.serve, self._app()))
+            ended = self._supervise(config)
         except StopRequested:
             return False
         finally:
@@ -451,7 +451,7 @@ class BaseWorker:
             url=url_of(self.connection),
             burst=burst,
             max_jobs=jobs or 0,
-            ends_after_jobs=bool(jobs),
+            jobs_in_all=jobs or 0,
             max_idle_ms=int((idle_s or 0) * 1000),
             grace_ms=int(self._grace_s() * 1000),
             log_level=_log_level(level),
@@ -460,9 +460,9 @@ class BaseWorker:
     def _grace_s(self) -> float:
         return self.grace_s
 
-    def _app(self) -> Any:
-        """The app that this process's forks serve, which knows this worker."""
-        return runner.serve(self)
+    def _supervise(self, config: WorkerConfig) -> supervisor.Ended:
+        """Be the supervisor, whose children are forks of this process."""
+        return supervisor.run_counting(config, functools.partial(spawner.serve, runner.serve(self)))
 
     def bootstrap(
         self,
