@@ -14,6 +14,7 @@ from string import Formatter
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from starlette.routing import Mount
 from visitors import OWN, Visitor, visiting
 
 from headrace import Headrace, JobNotFound
-from headrace.engine import admin, stats
+from headrace.engine import admin, ops, stats
 from headrace.engine.call import command
 from headrace.engine.keys import queue_keys
 from headrace.engine.stats import Added
@@ -377,6 +378,15 @@ def test_what_is_read_again_and_again_costs_at_most_five_commands_a_second(app, 
             while (seen := monitor.next_command())["command"] != "PING":
                 sent[seen["command"].split()[0]] += seen["client_type"] != "lua"
     assert 3.0 <= sum(sent.values()) / 200 <= 5.0, sent
+
+
+def test_a_worker_shows_how_many_attempts_it_has_made(app, visit):
+    """And how many of them failed; one that tells no such thing shows none."""
+    for worker_id, told in (("w1", {"succeeded": 40, "failed": 2}), ("w2", {})):
+        app.client.run(ops.beat(app.prefix, worker_id, msgspec.msgpack.encode({"queues": ["mail"], **told})))
+    with visit() as client:
+        facts = re.findall(r"<dt>(?:attempts|failed attempts)</dt><dd>(\d+)</dd>", client.get("/workers").text)
+    assert facts == ["42", "2", "0", "0"]
 
 
 def test_a_server_that_is_away_is_told_of_with_its_password_masked() -> None:

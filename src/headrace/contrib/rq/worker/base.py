@@ -295,7 +295,9 @@ class BaseWorker:
         if not worker_key.startswith(prefix):
             raise ValueError(f"Not a valid RQ worker key: {worker_key}")
         seen = worker_registration.find(connection, worker_key.removeprefix(prefix))
-        return None if seen is None else cls._of(seen, connection, job_class, queue_class, serializer)
+        if seen is None:
+            return None
+        return cls._of(seen, suspension.is_suspended(connection), connection, job_class, queue_class, serializer)
 
     @classmethod
     def all(
@@ -309,7 +311,8 @@ class BaseWorker:
         """The workers that are there; of one queue, those that serve it."""
         connection = worker_registration.connection_of(queue, connection)
         every = worker_registration.seen(queue, connection)
-        return [cls._of(seen, connection, job_class, queue_class, serializer) for seen in every]
+        is_held = bool(every) and suspension.is_suspended(connection)
+        return [cls._of(seen, is_held, connection, job_class, queue_class, serializer) for seen in every]
 
     @classmethod
     def all_keys(cls, connection: Any = None, queue: Any = None) -> list[str]:
@@ -320,12 +323,12 @@ class BaseWorker:
         return len(worker_registration.get_keys(queue, connection))
 
     @classmethod
-    def _of(cls, seen: Seen, connection: Any, job_class: Any, queue_class: Any, serializer: Any) -> Self:
+    def _of(cls, seen: Seen, is_held: bool, connection: Any, job_class: Any, queue_class: Any, serializer: Any) -> Self:
         worker = cls(
             [], worker_registration.name_of(seen), connection=connection, job_class=job_class, queue_class=queue_class,
             prepare_for_work=False, serializer=serializer,
         )  # fmt: skip
-        worker._see(seen)
+        worker._see(seen, is_held)
         return worker
 
     def refresh(self) -> None:
@@ -334,9 +337,10 @@ class BaseWorker:
         if seen is None:
             self.death_date = self.death_date or (now() if self.birth_date else None)
         else:
-            self._see(seen)
+            self._see(seen, suspension.is_suspended(self.connection))
 
-    def _see(self, seen: Seen) -> None:
+    def _see(self, seen: Seen, is_held: bool) -> None:
+        """`is_held`: workers are suspended."""
         info = seen.info
         self.hostname, self.pid = info.get("host"), info.get("pid")
         self.python_version = info.get("python", self.python_version)
@@ -349,7 +353,7 @@ class BaseWorker:
         self.queues = [self._queue(name) for name in info.get("queues", ())]
         ids = [str(place).partition("/")[2] for place in info.get("jobs", ())]
         self._seen_executions = [Execution("", job_id, self.connection, self.name) for job_id in ids]
-        is_held = info.get("state") == "quiet" or (not ids and suspension.is_suspended(self.connection))
+        is_held = is_held or info.get("state") == "quiet"
         self._state = WorkerStatus.BUSY if ids else WorkerStatus.SUSPENDED if is_held else WorkerStatus.IDLE
 
     def get_state(self) -> str:
