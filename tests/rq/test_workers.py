@@ -103,6 +103,7 @@ def test_a_worker_tells_of_itself_and_is_told_what_to_do(bench: Bench, queue: Qu
     assert Worker.all_keys(connection) == ["rq:worker:one"] == list(get_keys(queue)) and not get_keys(
         Queue("no", connection)
     )
+    assert f"{worker.get_state()}" == "idle" and worker.python_version and worker.last_heartbeat is not None
     assert worker.birth_date is not None and worker.birth_date < datetime.now(UTC)
     with pytest.raises(ValueError, match="active worker named 'one'"):
         Worker(["default"], name="one", connection=connection).register_birth()

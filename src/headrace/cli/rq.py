@@ -95,7 +95,7 @@ def _print_workers(setup: Setup, queues: list[Any], is_named: bool, raw: bool, b
             click.echo(f"{queue.name + ':':<{width}} {', '.join(sorted(serving)) or '–'}")
     else:
         for one in workers:
-            who = f"{one.name} ({one.hostname} {one.ip_address} {one.pid})"
+            who = f"{one.name} ({one.hostname} {one.pid})"
             queue_names = ", ".join(one.queue_names())
             jobs = f"jobs: {one.successful_job_count} finished, {one.failed_job_count} failed"
             head = f"worker {who}" if raw else f"{who}:"
@@ -105,7 +105,7 @@ def _print_workers(setup: Setup, queues: list[Any], is_named: bool, raw: bool, b
 
 
 def _state(worker: Any, raw: bool) -> str:
-    state = str(getattr(worker.get_state(), "value", worker.get_state()))
+    state = str(worker.get_state())
     return state if raw else click.style(state, fg=_COLORS.get(state))
 
 

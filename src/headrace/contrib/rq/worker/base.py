@@ -354,7 +354,7 @@ class BaseWorker:
         ids = [str(place).partition("/")[2] for place in info.get("jobs", ())]
         self._seen_executions = [Execution("", job_id, self.connection, self.name) for job_id in ids]
         is_held = is_held or info.get("state") == "quiet"
-        self._state = WorkerStatus.BUSY if ids else WorkerStatus.SUSPENDED if is_held else WorkerStatus.IDLE
+        self._state = (WorkerStatus.BUSY if ids else WorkerStatus.SUSPENDED if is_held else WorkerStatus.IDLE).value
 
     def get_state(self) -> str:
         """ "starting", then a WorkerStatus."""
