@@ -11,6 +11,7 @@ import pytest
 from scenario_lab import Lab, until
 
 from headrace import Retry
+from headrace.engine import admin
 
 POOLS = {
     "prefork": ("--pool", "prefork", "--processes", "2"),
@@ -68,7 +69,7 @@ def test_a_poison_job_takes_only_itself(lab: Lab, pool: tuple[str, ...], task: s
 def test_a_killed_supervisor_takes_its_children_along(lab: Lab, pool: tuple[str, ...]) -> None:
     """Nothing goes on running unsupervised."""
     worker = lab.start(*pool)
-    lab.app.enqueue("ledger.work", 1, seconds=30)
+    lab.app.enqueue("ledger.work", 1, 30)
     lab.pid_of(1)
     family = worker.descendants()
     assert family
@@ -131,7 +132,7 @@ def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(lab: Lab, p
 
 def test_grace_over_the_job_is_released_uncharged(lab: Lab, pool: tuple[str, ...]) -> None:
     worker = lab.start(*pool, "--grace", "0.5")
-    job = lab.app.enqueue("ledger.work", 1, seconds=30)
+    job = lab.app.enqueue("ledger.work", 1, 30)
     lab.pid_of(1)
     assert 143 == worker.terminate()
     assert 1 == sum(lab.live_jobs().values())
@@ -226,6 +227,19 @@ def test_burst_ends_when_the_queues_are_empty(lab: Lab, pool: tuple[str, ...]) -
     worker = lab.start(*pool, "--burst", wait=False)
     assert 0 == worker.process.wait(30)
     assert {} == lab.live_jobs()
+
+
+def test_a_worker_ends_when_it_has_had_nothing_to_do_for_so_long(lab: Lab) -> None:
+    """A job that runs longer than that is no idleness; a command kills what runs, and the worker goes on."""
+    worker = lab.start("--max-idle", "1s", "--processes", "2", "--name", "idler")
+    killed = lab.app.enqueue("ledger.work", 1, 30)
+    until(lambda: killed.refresh() or killed.state == "running")
+    (seen,) = lab.app.client.run(admin.list_workers(lab.app.prefix))
+    assert seen.info["name"] == "idler" and lab.app.client.run(admin.send_command(lab.app.prefix, seen.id, "kill"))
+    until(lambda: lab.app.job(killed.id).state == "failed")
+    assert "an operator killed its process" in str(lab.app.job(killed.id).reason)
+    assert 2 == lab.app.enqueue("ledger.work", 2, 1.5).result(timeout=10)
+    assert 0 == worker.process.wait(30)
 
 
 def test_strict_order_runs_the_first_queue_first(lab: Lab) -> None:

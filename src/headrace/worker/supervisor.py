@@ -263,7 +263,8 @@ class Supervisor:
         if not most_ms:
             return False
         crew, now = self._crew, time.monotonic()
-        if self.jobs_done != self._jobs_seen or any(crew.running(child) for child in crew.living()):
+        is_ready = any(child.was_ready for child in crew.living())
+        if not is_ready or self.jobs_done != self._jobs_seen or any(crew.running(child) for child in crew.living()):
             self._jobs_seen, self._active_s = self.jobs_done, now
         return (now - self._active_s) * 1000 >= most_ms
 

@@ -357,7 +357,7 @@ class BaseWorker:
         self._state = (WorkerStatus.BUSY if ids else WorkerStatus.SUSPENDED if is_held else WorkerStatus.IDLE).value
 
     def get_state(self) -> str:
-        """ "starting", then a WorkerStatus."""
+        """Starting, then the word of a WorkerStatus."""
         return self._state
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
@@ -737,7 +737,7 @@ def _instant(at_ms: int | None) -> datetime | None:
 
 
 def signal_name(signum: int) -> str:
-    """ "SIGTERM" and the like; "SIG_UNKNOWN"."""
+    """The name of a signal; SIG_UNKNOWN for none."""
     try:
         return signal.Signals(signum).name
     except ValueError:
