@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cli_kit import documents, lines
-from headrace import Limit
+from headrace import Headrace, Limit
 from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine import ops, schedules
 from headrace.engine.call import command
@@ -488,3 +488,36 @@ def test_why_names_the_limit_and_the_group(run, app):
         succeed_job(app, "default", None)
     told = run("why", jobs[1].id).stdout
     assert told.startswith("the limit mail is full: 0 running, 1 wait for it; it opens at ")
+
+
+def test_status_tells_of_memory_and_of_schedules_that_are_late(run, app):
+    """A tick that no worker fires is a reason to look; a server without a bound of memory is none."""
+    job = Headrace(app.server_config.url).task(name="report")(report_of_the_tests).call()
+    app.schedules.add("nightly", job, cron="0 2 * * *")
+    calm = documents(run("status", "--json"))[0]
+    assert calm["memory_bytes"] > 100_000 and calm["memory_most_bytes"] == 0
+    assert (["nightly"], []) == ([row["name"] for row in calm["schedules"]], calm["attention"])
+    keys = queue_keys("default")
+    row = app.client.run(schedules.find("hr", "nightly"))
+    late = msgspec.structs.replace(row.entry, next_ms=row.server_ms - 90_000)
+    app.client.run(schedules._put(keys, "nightly", row.data, late))
+    result = run("status", "--json")
+    assert result.exit_code == 1
+    assert "schedule nightly is 90 s late: no worker of queue default fires it" in documents(result)[0]["attention"]
+
+
+def report_of_the_tests() -> None: ...
+
+
+def test_a_jobs_timeline_is_told_in_order(run, app):
+    """Made, failed attempts with their errors, its end; with the time between them, and on a terminal a line each."""
+    job = app.enqueue("t")
+    fail_jobs(app, "default", "no such page")
+    told = documents(run("job", "show", job.id, "--json"))[0]["timeline"]
+    assert {"created", "attempt 1 failed", "failed"} == {step["what"] for step in told}
+    assert ["ValueError: no such page"] == [step["text"] for step in told if step["text"]]
+    assert sorted(step["at"] for step in told) == [step["at"] for step in told]
+    shown = run("job", "show", job.id, "--color", "always").stdout
+    assert re.search(
+        r"^timeline +\d{4}-.* \+0\.000 s  attempt 1 failed: ValueError: no such page$", shown, re.MULTILINE
+    )

@@ -12,7 +12,7 @@ import msgspec
 
 from headrace import wire
 from headrace.cli.logs import print_log
-from headrace.cli.output import instant, print_fields, print_rows
+from headrace.cli.output import has_rich_terminal, instant, print_fields, print_rows
 from headrace.cli.progress import shown_progress, tracked
 from headrace.cli.settings import (
     FAILED,
@@ -30,6 +30,7 @@ from headrace.cli.values import duration_s, parse_arguments
 from headrace.core.failures import error_of
 from headrace.core.filters import HELP, Filter, parse_filter
 from headrace.core.record import Record, State, decode
+from headrace.core.timeline import timeline
 from headrace.engine import admin, ops
 from headrace.engine.admin import Row
 from headrace.engine.bulk import ACTS, Action
@@ -113,7 +114,20 @@ def details(queue: str, job_id: str, look: Look) -> dict[str, Any]:
         }
         for error in record.errors or []
     ]
+    steps = timeline(record, look.state, look.due_ms)
+    before_ms = [steps[0].at_ms, *(step.at_ms for step in steps)]
+    shown["timeline"] = [
+        {"what": step.what, "at": instant(step.at_ms), "after_s": (step.at_ms - then_ms) / 1000, "text": step.text}
+        for step, then_ms in zip(steps, before_ms, strict=False)
+    ]
     return shown
+
+
+def timeline_lines(steps: list[dict[str, Any]]) -> str:
+    """A step a line, with the time since the one before."""
+    lines = [f"{step['at']}  {step['after_s']:>+10.3f} s  {step['what']}" for step in steps]
+    words = [" ".join(step["text"].split()) for step in steps]
+    return "\n".join(f"{line}: {text[:200]}" if text else line for line, text in zip(lines, words, strict=True))
 
 
 def read_filter(text: str | None, **beside: Any) -> Filter:
@@ -208,9 +222,12 @@ def list_jobs(
 @click.argument("job_id")
 @_queue
 def show(job_id: str, queue: str | None) -> int:
-    """Show one job: arguments, state, result, errors."""
+    """Show one job: arguments, state, result, errors, and what happened when."""
     keys, look = find_job(settings().client(), job_id, queue)
-    print_fields(details(keys.name, job_id, look))
+    shown = details(keys.name, job_id, look)
+    if has_rich_terminal() and not settings().is_json:
+        shown["timeline"] = timeline_lines(shown["timeline"])
+    print_fields(shown)
     return OK
 
 

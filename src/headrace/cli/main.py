@@ -28,6 +28,7 @@ COMMANDS = {
     "server": ("server", "Run the embedded Valkey alone, for development."),
     "enqueue": ("enqueue", "Enqueue one job."),
     "status": ("status", "One screen: server, queues, workers, what needs attention."),
+    "top": ("top", "Queues, workers and jobs, live; keys pause, retry and cancel."),
     "queue": ("queue", "List, show, pause, resume, bound and purge queues."),
     "job": ("job", "List, show, retry, cancel, delete and wait for jobs; their logs."),
     "why": ("why", "Tell why a job is not running."),
