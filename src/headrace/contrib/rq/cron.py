@@ -142,7 +142,7 @@ class CronJob:
         job = queue.create_job(
             self._target, self.args, self.kwargs, timeout=options.pop("job_timeout", None), **options
         )
-        return Declared(self.schedule_name, self.queue_name, spec_of(queue._call_of(job, False), self._times))
+        return Declared(self.schedule_name, self.queue_name, spec_of(queue.call_of(job, at_front=False), self._times))
 
     @property
     def _target(self) -> Callable[..., Any] | str:
