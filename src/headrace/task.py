@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
+
+import msgspec
 
 from headrace import wire
 from headrace.chain import previous
 from headrace.core.batch import Batch
+from headrace.core.filters import FIELD_CHARS_MAX, values_at
 from headrace.core.names import main_module_name, type_name
 from headrace.core.options import (
     STREAM_MAX_DEFAULT,
@@ -19,7 +22,7 @@ from headrace.core.options import (
     Plan,
     apply_options,
 )
-from headrace.core.record import RetrySpec
+from headrace.core.record import JobOptions, RetrySpec
 from headrace.errors import ArgumentsMismatch, UsageError
 from headrace.job import Job, JobCall
 from headrace.queue import Sender, checked_options
@@ -27,6 +30,7 @@ from headrace.queue import Sender, checked_options
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
 
 _MOVE_IT = "move it to the top level of a module, or give the task a name: @app.task(name=...)"
 
@@ -67,6 +71,8 @@ class Task(Generic[P, R]):
         self._signature: wire.Signature | None = None
         self._sender = sender
         self._max_payload_bytes = max_payload_bytes
+        if self.plan.search:
+            _see_arguments(self.name, fn, self.plan.search)
 
     def __repr__(self) -> str:
         return f"<Task {self.name} on {self.queue}>"
@@ -153,6 +159,8 @@ class Task(Generic[P, R]):
             wire.check_size(payload, self._max_payload_bytes, args, kwargs, signature.names)
         if signature.converts:
             wire.decode_call(payload, self)  # what a worker could not read is refused here
+        if plan.search:
+            plan = with_fields(plan, payload, signature.names)
         ties = plan.ties
         if ties is None:
             return JobCall(self.name, payload, plan, signature.result_type, b"", self._sender)
@@ -234,6 +242,26 @@ class BoundTask(Generic[P, R]):
     def following(self) -> JobCall[R]:
         """As `Task.following`."""
         return self.task.prepare_call(self.plan, (previous,) if self.task.signature.max_args else (), {})
+
+
+def with_fields(plan: Plan, payload: bytes, names: Sequence[str]) -> Plan:
+    """The plan of one job, with what its task says that jobs are looked up by."""
+    call = wire.decode_call(payload, None)
+    found = {path: values_at(path, call, names)[:1] for path in plan.search}
+    fields = {path: texts[0][:FIELD_CHARS_MAX] for path, texts in found.items() if texts}
+    return msgspec.structs.replace(plan, job=msgspec.structs.replace(plan.job or JobOptions(), fields=fields))
+
+
+def _see_arguments(name: str, fn: Callable[..., Any], paths: Sequence[str]) -> None:
+    """Raises UsageError for a path that begins with no argument of the function."""
+    parameters = inspect.signature(fn).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for path in paths:
+        if path.partition(".")[0] not in parameters:
+            raise UsageError(
+                f"search: {name} has no argument {path.partition('.')[0]!r}; it has {', '.join(parameters)}"
+            )
 
 
 def task_name(fn: object) -> str:

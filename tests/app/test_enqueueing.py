@@ -312,3 +312,37 @@ def test_a_call_is_repeated_for_as_long_as_the_app_says(tmp_path: Path) -> None:
 def test_a_time_to_repeat_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="retry_for"):
         Headrace(retry_for=-1)
+
+
+def look_up(order_id: int) -> None: ...
+
+
+def test_what_a_task_declares_to_be_searched_by_travels_with_the_job(app: Headrace) -> None:
+    """By name, also when passed by position, and by path; what is not there is left out. Options of one job do not lose it."""
+
+    @app.task(name="ship", search=["order_id", "customer.id"])
+    def ship(order_id: int, customer: dict[str, int] | None = None) -> None: ...
+
+    def fields(job: Job[Any]) -> dict[str, str]:
+        options = job._record.options
+        assert options is not None
+        return options.fields
+
+    assert fields(ship.enqueue(4711, {"id": 42})) == {"order_id": "4711", "customer.id": "42"}
+    assert fields(ship.options(tags=["vip"], delay=5).enqueue(order_id=4712)) == {"order_id": "4712"}
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        (["nothing"], "has no argument 'nothing'"),
+        ("order_id", "a list"),
+        (["a:b"], "names of arguments"),
+        ([""], "names"),
+        (["a"] * 11, "at most 10"),
+    ],
+)
+def test_what_cannot_be_searched_by_is_refused_where_it_is_declared(app: Headrace, search: Any, message: str) -> None:
+    """An argument that the function does not have, or no name at all."""
+    with pytest.raises(UsageError, match=message):
+        app.task(name="look_up", search=search)(look_up)

@@ -148,6 +148,19 @@ def test_many_are_found_by_arguments_and_age_and_acted_on_after_their_number_was
     assert len(lines(run("job", "delete", "--filter", "tag:vip", "--yes"))) == 4
 
 
+def test_a_queue_keeps_an_index_when_it_is_asked_to(run, app):
+    """Jobs are found as before, and the index goes when it is no longer wanted."""
+    app.options(queue="mail", tags=["vip"]).enqueue("mail.send", 1)
+    assert run("queue", "index", "none").exit_code == 3
+    assert "keeps an index" in run("queue", "index", "mail").stderr
+    app.options(queue="mail", tags=["vip"]).enqueue("mail.send", 2)
+    assert len(lines(run("job", "ls", "--filter", "tag:vip"))) == 2
+    assert len(lines(run("job", "cancel", "--filter", "tag:vip", "--yes"))) == 2
+    assert run("check").exit_code == 0
+    assert run("queue", "index", "mail", "--off").exit_code == 0
+    assert len(lines(run("job", "ls", "--filter", "tag:vip state:cancelled"))) == 2
+
+
 def test_a_job_is_cloned_as_it_is_or_with_other_arguments(run, app):
     """Its task, tags and priority stay; the queue, the time and the arguments are what was said."""
     job = app.options(priority=3, tags=["vip"], unique="once:1").enqueue("mail.send", "an", size=5)

@@ -18,7 +18,7 @@ from queue_model import DAY_MS, LIVE, Model, Outcome
 
 from faketime import ServerClock
 from headrace.core.record import Record, Stored, decode, encode
-from headrace.engine import admin, ops
+from headrace.engine import admin, index, ops
 from headrace.engine.audit import audit
 from headrace.engine.clients import ServerConfig, SyncClient
 from headrace.engine.keys import queue_keys
@@ -74,9 +74,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- producers
 
-    @initialize(data=st.data(), priorities=st.lists(PRIORITIES, min_size=4, max_size=4))
-    def begin(self, data: st.DataObject, priorities: list[int]) -> None:
-        """Sessions, one of them with jobs: without them most steps would meet nothing."""
+    @initialize(data=st.data(), priorities=st.lists(PRIORITIES, min_size=4, max_size=4), is_indexed=st.booleans())
+    def begin(self, data: st.DataObject, priorities: list[int], is_indexed: bool) -> None:
+        """Sessions, one of them with jobs: without them most steps would meet nothing. With an index, or without."""
+        if is_indexed:
+            self.run(index.start(QUEUE))
         for session in ("s1", "s2", "s3"):
             self.open(session)
         for job_id, priority in zip("abcd", priorities, strict=True):
@@ -499,7 +501,14 @@ class QueueMachine(RuleBasedStateMachine):
         mine = {QUEUE.meta, QUEUE.stats, QUEUE.producers, QUEUE.wake}
         left = {key for key in self.raw.scan_iter() if b":waiter:" not in key}
         assert left <= mine, f"left behind: {left - mine}"
-        assert set(self.raw.hkeys(QUEUE.meta)) <= {b"layout", b"fence", b"seq", b"trim_at", b"longest_lease"}
+        assert set(self.raw.hkeys(QUEUE.meta)) <= {
+            b"layout",
+            b"fence",
+            b"seq",
+            b"trim_at",
+            b"longest_lease",
+            b"indexed",
+        }
 
 
 def _texts(items: Any) -> list[str]:

@@ -11,7 +11,7 @@ from headrace.cli.output import instant, print_fields, print_rows
 from headrace.cli.settings import OK, confirm, not_found, settings, subcommand, talk
 from headrace.cli.values import duration_s
 from headrace.core.record import State
-from headrace.engine import admin
+from headrace.engine import admin, index
 from headrace.engine.admin import QueueCounts
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import QueueKeys, queue_keys
@@ -65,7 +65,7 @@ def known_queue(client: SyncClient, name: str) -> QueueKeys:
 
 @click.group(epilog="\b\nExamples:\n  headrace queue ls\n  headrace queue pause mail --reason 'provider is down'")
 def command() -> None:
-    """List, show, pause, resume, bound and purge queues."""
+    """List, show, pause, resume, bound, index and purge queues."""
 
 
 @subcommand(command, "ls", epilog="\b\nExample:\n  headrace queue ls --json | jq .queue")
@@ -118,6 +118,22 @@ def resume(name: str) -> int:
     client = settings().client()
     was_paused = client.run(admin.resume(known_queue(client, name)))
     talk(f"queue {name} {'goes on' if was_paused else 'was not paused'}")
+    return OK
+
+
+@subcommand(
+    command, "index", epilog="\b\nExamples:\n  headrace queue index orders\n  headrace queue index orders --off"
+)
+@click.argument("name")
+@click.option("--off", is_flag=True, help="Keep none any more, and delete what there is.")
+def keep_index(name: str, off: bool) -> int:
+    """Keep an index of a queue's jobs, so that they are found at once by task, tag, error and declared arguments.
+
+    Each enqueue and each end then costs the server more. Workers go on meanwhile.
+    """
+    client = settings().client()
+    client.run((index.end if off else index.start)(known_queue(client, name)))
+    talk(f"queue {name} keeps {'no index any more' if off else 'an index of its jobs'}")
     return OK
 
 

@@ -25,6 +25,8 @@ HELP = (
     "args.NAME; a bare word: any."
 )
 _ARGS = "args."
+FIELD_CHARS_MAX = 150
+"""So much of a value is kept to look jobs up by."""
 _plain = msgspec.msgpack.Decoder(tuple[Any, ...])
 
 Names = Callable[[str], Sequence[str]]
@@ -98,7 +100,7 @@ def _has_args(wanted: Sequence[tuple[str, str]], record: Record, names: Names) -
     call: tuple[Any, ...] | None = None
     for path, text in wanted:
         if path in fields:
-            if fields[path] != text:
+            if fields[path] != text[:FIELD_CHARS_MAX]:
                 return False
             continue
         if call is None:

@@ -18,6 +18,7 @@ from headrace.errors import UsageError
 TIMEOUT_DEFAULT_MS = 3_600_000
 STREAM_MAX_DEFAULT, STREAM_MAX_MOST = 10_000, 1_000_000
 _PARENTS_MAX = 1_000
+_SEARCH_MAX = 10
 _TAGS_MAX, _TAG_CHARS_MAX, _DESCRIPTION_CHARS_MAX = 20, 100, 1_000
 
 Duration: TypeAlias = "float | timedelta"
@@ -32,7 +33,7 @@ class TaskOptions(TypedDict, total=False):
     `durability`: where a job must be before `enqueue` returns: "memory", "replicated" or "fsync". `unique`: which jobs count
     as the same (True, an argument's name, several, a key with `{argument}`, or a Unique). `limits`: a Limit, or several.
     `group`: jobs of different groups take turns: a name, which may hold `{argument}`, or a Group. `stream_max`: how many of the
-    items that a generator yields are kept.
+    items that a generator yields are kept. `search`: arguments that jobs are looked up by, each with its path: "order_id", "user.id".
     """
 
     queue: str
@@ -49,6 +50,7 @@ class TaskOptions(TypedDict, total=False):
     description: str
     tags: Sequence[str]
     stream_max: int
+    search: Sequence[str]
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -108,6 +110,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unique: Unique | None = None
     limits: tuple[Limit, ...] = ()
     group: Group | None = None
+    search: tuple[str, ...] = ()
     depends_on: list[tuple[str, str]] = []
     or_failed: bool = False
     ties: Ties | None = None
@@ -356,6 +359,17 @@ def _stream_max(value: Any) -> dict[str, Any]:
     return {"stream_max": value}
 
 
+def _search(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise _wrong("search", "a list of arguments' names", value)
+    if len(value) > _SEARCH_MAX:
+        raise UsageError(f"search: {len(value)} of them; at most {_SEARCH_MAX}")
+    for path in value:
+        if not isinstance(path, str) or not 0 < len(path) <= _TAG_CHARS_MAX or not path.isprintable() or ":" in path:
+            raise UsageError(f"search: expected names of arguments, as 'order_id' or 'user.id', got {path!r:.60}")
+    return {"search": tuple(value)}
+
+
 _JOB_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "queue": _queue,
     "retry": _retry,
@@ -370,7 +384,7 @@ _JOB_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "description": _description,
     "tags": _tags,
 }
-_TASK_CHECKS = {**_JOB_CHECKS, "stream_max": _stream_max}
+_TASK_CHECKS = {**_JOB_CHECKS, "stream_max": _stream_max, "search": _search}
 _ENQUEUE_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     **_JOB_CHECKS,
     "expires": _expires,

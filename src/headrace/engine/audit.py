@@ -17,7 +17,7 @@ import msgspec
 from headrace.core.record import Stored
 from headrace.core.schedule import decode_entry, instant_text
 from headrace.core.ties import limits_in
-from headrace.engine import schedules
+from headrace.engine import index, schedules
 from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
 from headrace.engine.keys import QueueKeys
@@ -36,7 +36,7 @@ MISSING, UNREADABLE = -1, 0
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """`rule`: place, record, order, session, beside, unique, limit, counters, meta, schedule or history; `job_id`: "" when it is about no single job."""
+    """`rule`: place, record, order, session, beside, unique, limit, counters, meta, schedule, index or history; `job_id`: "" when it is about no single job."""
 
     queue: str
     rule: str
@@ -262,6 +262,7 @@ def audit(queue: QueueKeys) -> Steps[Audit]:
     violations += yield from _check_meta(queue, is_held=any(places.held.values()))
     violations += yield from _check_schedules(queue)
     violations += yield from _check_history(queue)
+    violations += yield from _check_index(queue, places)
     if not any(found.rule in ("place", "record") for found in violations):
         violations += _check_counters(counts)
     return Audit(queue.name, len(places.marks), violations, len(suspicious) > MOST_REPORTED)
@@ -280,6 +281,8 @@ def repair(queue: QueueKeys) -> Steps[Audit]:
         yield from _mend_queue(queue)
         if any(found.rule == "schedule" for found in report.violations):
             yield from _mend_schedules(queue)
+        if any(found.rule == "index" for found in report.violations):
+            yield from _mend_index(queue)
         ids = sorted({found.job_id for found in report.violations if found.job_id})
         mended = yield from _mend_jobs(queue, ids)
         if not mended or not report.truncated:
@@ -645,6 +648,48 @@ def _check_history(queue: QueueKeys) -> Steps[list[Violation]]:
     return wrong
 
 
+def _check_index(queue: QueueKeys, places: Places) -> Steps[list[Violation]]:
+    """In a queue that keeps an index, each job is found by what its record says, and by nothing else."""
+    if (yield index.state_of(queue)) != "1":
+        return []
+    wrong, strays = yield from _faults_of_index(queue, set(places.marks))
+    text = "is not found by what its record says: the index is wrong there"
+    found = [Violation(queue.name, "index", f"job {job_id} {text}", job_id) for job_id in wrong[:MOST_REPORTED]]
+    return found + [
+        Violation(queue.name, "index", f"the index names job {job_id!r} by {term!r}, which it does not have")
+        for term, job_id in strays[:MOST_REPORTED]
+    ]
+
+
+def _faults_of_index(queue: QueueKeys, ids: set[str]) -> Steps[tuple[list[str], list[tuple[str, str]]]]:
+    """The jobs that are not found by what they have; (term, job) where one is found by what it has not. Looked at again, as jobs move."""
+    kept = yield from _scan_pairs("HSCAN", _key(queue, "index"))
+    todo = sorted(ids.union(kept))
+    wrong: list[str] = []
+    for first in range(0, len(todo), index.IDS_A_CALL):
+        wrong += yield index.wrong_ones(queue, todo[first : first + index.IDS_A_CALL])
+    strays: list[tuple[str, str]] = []
+    for term in (yield from _scan_pairs("ZSCAN", _key(queue, "terms"))):
+        members = yield from _scan_pairs("ZSCAN", _key(queue, f"index:{term}"))
+        some = [(term, job_id) for job_id in members if term.encode() not in kept.get(job_id, b"").split(b"\0")]
+        strays += some if members else [(term, "")]
+    again = (yield from _scan_pairs("HSCAN", _key(queue, "index"))) if strays else {}
+    left: list[tuple[str, str]] = []
+    for term, job_id in strays:
+        if term.encode() not in again.get(job_id, b"").split(b"\0") and (yield _is_named(queue, term, job_id)):
+            left.append((term, job_id))
+    return wrong, left
+
+
+def _is_named(queue: QueueKeys, term: str, job_id: str) -> Call[bool]:
+    """Whether the term names the job; without one, whether it is on the list of terms."""
+    if job_id:
+        key = _key(queue, f"index:{term}")
+        return command("ZSCORE", key, job_id, key=key, decode=lambda score: score is not None)
+    key = _key(queue, "terms")
+    return command("ZSCORE", key, term, key=key, decode=lambda score: score is not None)
+
+
 def _tick(at: str) -> str:
     return instant_text(int(at)) if at else "none"
 
@@ -691,6 +736,13 @@ def _mend_schedules(queue: QueueKeys) -> Steps[None]:
     for name in names:
         if not (yield from _has_schedule(queue, name)):
             yield command("ZREM", queue.schedules, name, key=queue.schedules, decode=int)
+
+
+def _mend_index(queue: QueueKeys) -> Steps[None]:
+    marks = yield from _scan_records(queue)
+    wrong, strays = yield from _faults_of_index(queue, set(marks))
+    yield from index.mend(queue, wrong)
+    yield from index.drop_strays(queue, strays)
 
 
 def _mend_queue(queue: QueueKeys) -> Steps[None]:

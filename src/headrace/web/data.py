@@ -19,7 +19,7 @@ from headrace.app import Headrace
 from headrace.core.filters import Filter
 from headrace.core.record import State, decode
 from headrace.core.tally import Sums, add, times_in
-from headrace.engine import admin, ops, stats
+from headrace.engine import admin, index, ops, stats
 from headrace.engine.admin import QueueCounts, Worker
 from headrace.engine.call import Call, Op, Steps, command
 from headrace.engine.clients import AsyncClient
@@ -39,6 +39,7 @@ S_A_COMMAND = 0.25
 MOST_BEHIND_S = 15.0
 """So long at most one read waits for the share of others; for its own it may wait longer."""
 SEARCH_KEPT_S = 3.0
+MOST_SUGGESTED = 50
 STATISTICS_KEPT_S = 5.0
 """Workers send them every 10 s."""
 MOST_KEPT = 500
@@ -324,6 +325,17 @@ class Source:
             return await self.run(find_jobs(places, wanted, cursor=cursor, limit=limit, names=self.names))
 
         return await self._shared(key, read, KEPT_S if wanted.takes_all else SEARCH_KEPT_S)
+
+    async def known_terms(self, queues: Sequence[str]) -> list[str]:
+        """Tags of jobs, in queues that keep an index."""
+
+        async def read() -> list[str]:
+            found = set[str]()
+            for name in queues[:MOST_SUGGESTED]:
+                found |= set(await self.run(index.names_like(self.queue(name), "tag:", MOST_SUGGESTED)))
+            return sorted(found)[:MOST_SUGGESTED]
+
+        return await self._shared(("terms", *queues), read, STATISTICS_KEPT_S)
 
     async def job(self, queue: str, job_id: str) -> Details:
         """Raises JobNotFound."""

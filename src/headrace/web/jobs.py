@@ -186,7 +186,7 @@ class JobPages:
     async def _suggestions(self, queues: Sequence[str]) -> list[str]:
         """Words that a filter may have: keys, states, queues, the tasks that ran."""
         tasks = {task for by_task in (await self._source.totals()).values() for task in by_task if task}
-        words = [f"{key}:" for key in (*KEYS, "args.")]
+        words = [f"{key}:" for key in (*KEYS, "args.")] + await self._source.known_terms(queues)
         words += [f"state:{state}" for state in State] + [f"queue:{name}" for name in queues[:200]]
         return words + [f"task:{task}" for task in sorted(tasks)[:200]] + ["since:15m", "since:1h", "since:1d"]
 

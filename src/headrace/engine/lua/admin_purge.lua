@@ -9,6 +9,7 @@
 -- include: ending
 -- include: kept
 -- include: edges
+-- include: index
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
@@ -35,6 +36,7 @@ if #gone == 0 then return {#ids, 0} end
 redis.call('HDEL', q.jobs, unpack(gone))
 redis.call('HDEL', q.crashes, unpack(gone))
 forget_kept(q, gone)
+if is_indexed(q) then index_drop(q, gone) end
 for i = 1, place == 'dead' and #gone or 0 do redis.call('DEL', key_of(q, 'saved:' .. gone[i])) end
 redis.call('HINCRBY', q.stats, ends_here and 'forgotten' or 'deleted', #gone)
 local tokens = redis.call('HMGET', q.watched, unpack(gone))

@@ -9,6 +9,7 @@
 -- include: ending
 -- include: kept
 -- include: edges
+-- include: index
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -37,6 +38,7 @@ for _, key in ipairs({q.priority, q.delayed, q.done, q.dead}) do redis.call('ZRE
 for _, key in ipairs({q.jobs, q.crashes, q.progress}) do redis.call('HDEL', key, id) end
 redis.call('SREM', q.cancels, id)
 forget_kept(q, {id})
+if is_indexed(q) then index_drop(q, {id}) end
 redis.call('DEL', key_of(q, 'saved:' .. id))
 local tokens = redis.call('HGET', q.watched, id)
 redis.call('HDEL', q.watched, id)

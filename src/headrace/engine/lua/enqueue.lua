@@ -6,7 +6,7 @@
 --   check id (0/1; 2: passed over if it is there), expires in ms (0: as the record says), what to do when its unique key is taken: existing | raise | replace | debounce
 -- returns {} or {'same', id, id of the job that is there, …}; or, and then nothing is written, {'taken', ids…} | {'held', id of the holder, …}
 local q = queue_at(1)
-local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow', 'aged', 'ageing')
+local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow', 'aged', 'ageing', 'indexed')
 if found[1] and tonumber(found[1]) > tonumber(ARGV[1]) then return redis.error_reply('LAYOUT ' .. found[1]) end
 local last = redis.call('HGET', q.producers, ARGV[2])
 if last and tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[3]) then
@@ -32,7 +32,8 @@ local function rare()
   -- include: ending
   -- include: edges
   -- include: unique
-  local it = {bind = bind, key_of = key_of, read_ties = read_ties, turn_of = turn_of, follow = follow, arrivals = arrivals, front_of = front_of}
+  -- include: index
+  local it = {index_put = index_put, bind = bind, key_of = key_of, read_ties = read_ties, turn_of = turn_of, follow = follow, arrivals = arrivals, front_of = front_of}
   rare_ones = it
   for _, name in ipairs({'ties', 'watched', 'progress', 'cancels', 'done', 'dead', 'suspects', 'crashes'}) do q[name] = key_of(q, name) end
 
@@ -67,6 +68,7 @@ local function rare()
     local old = redis.call('HGET', q.jobs, owner)
     if not old or state_of(old) ~= LIVE or priority_of(old) ~= priority_of(record) then return end
     redis.call('HSET', q.jobs, owner, record)
+    if found[6] then index_again(q, {owner}, {record}) end
     if how.conflict == 'debounce' then redis.call('ZADD', q.delayed, 'XX', how.delay > 0 and now_ms + how.delay or how.due, owner) end
   end
 
@@ -206,11 +208,13 @@ local function bind(i, id, tie)
   return true
 end
 
+local new_ids, new_records = {}, {} -- for the index
 local function store(i)
   local id, how, tie = ids[i], hows[i], ties[i]
   -- An id that is used again: the entry of the job it was before must not run this one.
   if how.check == '1' and redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
   write('HSET', q.jobs, id, record_of(i))
+  if found[6] then new_ids[#new_ids + 1], new_records[#new_records + 1] = id, record_of(i) end
   if tie and bind(i, id, tie) then return end
   local due = how.due
   if how.delay > 0 then due = now_ms + how.delay end
@@ -239,6 +243,10 @@ for i = 1, #ids do
     if owners[i] ~= ids[i] then same[#same + 1], same[#same + 2] = ids[i], owners[i] end
     if hows[i].conflict == 'replace' or hows[i].conflict == 'debounce' then
       flush() -- the owner may be a job of this call
+      if found[6] then
+        rare().index_put(q, new_ids, new_records)
+        new_ids, new_records = {}, {}
+      end
       rare().take_over(owners[i], record_of(i), hows[i])
     end
   elseif not passed[i] then
@@ -246,6 +254,10 @@ for i = 1, #ids do
   end
 end
 flush()
+if found[6] then
+  for i = 1, plain do new_ids[#new_ids + 1], new_records[#new_records + 1] = ARGV[3 + 2 * i], ARGV[4 + 2 * i] end
+  rare().index_put(q, new_ids, new_records)
+end
 if next(dues) and dues[redis.call('ZRANGE', q.delayed, 0, 0)[1]] then must_ring = true end
 if #same > 0 then table.insert(same, 1, 'same') end
 if rare_ones then rare_ones.follow(q) end -- of those that were dropped

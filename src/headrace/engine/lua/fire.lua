@@ -10,10 +10,11 @@
 -- include: ties
 -- include: place
 -- include: unique
+-- include: index
 -- include: schedule
 local q = queue_at(1)
 local EACH = 5
-local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow')
+local found = redis.call('HMGET', q.meta, 'layout', 'max_length', 'overflow', 'indexed')
 local wrong = layout_error(found[1])
 if wrong then return wrong end
 local name, tick, guards = ARGV[2], ARGV[4], tonumber(ARGV[6])
@@ -50,6 +51,7 @@ local function make(id, record, due, is_front, packed)
   if ties and ties.u and owner_of(q, ties.u, now_ms) then return 0 end
   if redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
   redis.call('HSET', q.jobs, id, record)
+  if found[4] then index_put(q, {id}, {record}) end
   if ties then redis.call('HSET', q.ties, id, packed) end
   if ties and ties.u then bind(q, id, ties, now_ms) end
   if due > now_ms then

@@ -5,6 +5,7 @@
 -- returns 1, or 0 when there is nothing to clear: the part is whole, or its job may still store it
 -- include: record
 -- include: ties
+-- include: index
 local q = queue_at(1)
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
@@ -32,6 +33,7 @@ for i = 6, #ARGV do
   local id = ARGV[i]
   if redis.call('HDEL', key_of(q, 'waiting'), id) == 1 then
     redis.call('HDEL', q.jobs, id)
+    if is_indexed(q) then index_drop(q, {id}) end
     redis.call('HDEL', q.ties, id)
     redis.call('DEL', key_of(q, 'inputs:' .. id), key_of(q, 'expects:' .. id))
     redis.call('HINCRBY', q.stats, 'deleted', 1)

@@ -10,6 +10,7 @@
 -- include: place
 -- include: ending
 -- include: edges
+-- include: index
 -- include: release
 local q = queue_at(1)
 local now_ms = now()

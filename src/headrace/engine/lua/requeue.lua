@@ -7,6 +7,7 @@
 -- include: ties
 -- include: place
 -- include: kept
+-- include: index
 local q = queue_at(1)
 local id = ARGV[2]
 local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
@@ -24,6 +25,7 @@ redis.call('ZREM', q.done, id)
 redis.call('ZREM', q.dead, id)
 redis.call('HDEL', q.crashes, id)
 redis.call('HSET', q.jobs, id, ARGV[4])
+if is_indexed(q) then index_again(q, {id}, {ARGV[4]}) end
 if redis.call('HEXISTS', key_of(q, 'kept'), id) == 1 then add_token(q, id, 'k') end
 if ties then redis.call('HSET', q.ties, id, ARGV[5]) end
 if redis.call('PERSIST', key_of(q, 'saved:' .. id)) == 1 then

@@ -13,9 +13,9 @@ local queues, metas = {}, {}
 for n = 1, #KEYS / KEYS_PER_QUEUE do
   local q = queue_at(n)
   if not redis.call('ZSCORE', q.sessions, session) then return redis.error_reply('GONE ' .. session) end
-  local meta = redis.call('HMGET', q.meta, 'layout', 'paused', 'fence', 'max_running')
+  local meta = redis.call('HMGET', q.meta, 'layout', 'paused', 'fence', 'max_running', 'indexed')
   if meta[1] and tonumber(meta[1]) > LAYOUT then return redis.error_reply('LAYOUT ' .. meta[1]) end
-  queues[n], metas[n] = q, meta
+  queues[n], metas[n], q.indexed = q, meta, meta[5]
 end
 local time = redis.call('TIME')
 local now_ms, now_us = time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
@@ -28,7 +28,8 @@ local function rare()
   -- include: ties
   -- include: place
   -- include: ending
-  local it = {front_of = front_of, ageing_of = ageing_of, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
+  -- include: index
+  local it = {index_drop = index_drop, front_of = front_of, ageing_of = ageing_of, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
@@ -87,6 +88,13 @@ local function rare()
     return kept_ours, kept_ids
   end
 
+  -- An attempt has failed: these are found by that, too.
+  function it.note_errors(q, ours, ids)
+    local records = {}
+    for i = 1, #ours do records[i] = ARGV[ours[i] + 2] end
+    index_again(q, ids, records)
+  end
+
   -- Again later, or at once at the tail. Returns the ids that are not cancelled.
   function it.put_off(q, counter, ours, ids)
     ours, ids = drop_cancelled(q, ours, ids)
@@ -105,6 +113,7 @@ local function rare()
     end
     put_back(q, soon, records)
     ring(q)
+    if q.indexed then it.note_errors(q, ours, ids) end
     return ids
   end
   return it
@@ -165,6 +174,7 @@ local function settle_group(q, kind, is_suspect, ours, ids)
     redis.call('HINCRBY', q.stats, 'succeeded', #ids)
     if redis.call('EXISTS', q.watched, q.ties) > 0 then tell_all(q, ours, ids, true) end
     redis.call('HDEL', q.jobs, unpack(ids))
+    if q.indexed then rare().index_drop(q, ids) end
   elseif kind == 's' or kind == 'f' or kind == 'c' then
     redis.call('HINCRBY', q.stats, kind == 's' and 'succeeded' or kind == 'f' and 'failed' or 'cancelled', #ids)
     local fields, members = {}, {}
@@ -175,6 +185,7 @@ local function settle_group(q, kind, is_suspect, ours, ids)
     end
     redis.call('HSET', q.jobs, unpack(fields))
     redis.call('ZADD', kind == 'f' and q.dead or q.done, unpack(members))
+    if q.indexed and kind == 'f' then rare().note_errors(q, ours, ids) end
     if redis.call('EXISTS', q.watched, q.ties) > 0 then tell_all(q, ours, ids) end
   elseif kind == 'l' then
     return rare().let_go(q, ids, is_suspect)

@@ -10,9 +10,10 @@
 -- include: ending
 -- include: kept
 -- include: edges
+-- include: index
 -- include: release
 local q = queue_at(1)
-local meta = redis.call('HMGET', q.meta, 'layout', 'longest_lease', 'paused_until')
+local meta = redis.call('HMGET', q.meta, 'layout', 'longest_lease', 'paused_until', 'indexed')
 local wrong = layout_error(meta[1])
 if wrong then return wrong end
 local now_ms = now()
@@ -72,6 +73,7 @@ local function trim(place, most)
     end
   end
   if #gone > 0 then redis.call('HDEL', q.jobs, unpack(gone)) end
+  if meta[4] then index_drop(q, gone) end
   forget_kept(q, gone)
   return #ids
 end
@@ -114,7 +116,9 @@ local function end_waiting()
     redis.call('ZREM', timeouts, id)
     local record = redis.call('HGET', q.jobs, id)
     if record and state_of(record) == LIVE and redis.call('HDEL', key_of(q, 'waiting'), id) == 1 then
-      finish(q, id, with_reason(with_state(record, FAILED), 'nothing came in time'), q.dead, now_ms + 30 * DAY_MS, 'failed')
+      local ended = with_reason(with_state(record, FAILED), 'nothing came in time')
+      finish(q, id, ended, q.dead, now_ms + 30 * DAY_MS, 'failed')
+      if meta[4] then index_again(q, {id}, {ended}) end
     end
   end
 end

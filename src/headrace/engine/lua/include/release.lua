@@ -12,7 +12,9 @@ local function suspect(q, id, record, charge, reason, now_ms)
   if charge then redis.call('HINCRBY', q.stats, 'crashed', 1) end
   if crashes >= MAX_CRASHES then
     redis.call('HDEL', q.crashes, id)
-    finish(q, id, with_reason(with_state(record, FAILED), reason), q.dead, now_ms + 30 * DAY_MS, 'failed')
+    local ended = with_reason(with_state(record, FAILED), reason)
+    finish(q, id, ended, q.dead, now_ms + 30 * DAY_MS, 'failed')
+    if is_indexed(q) then index_again(q, {id}, {ended}) end
     return 'failed'
   end
   redis.call('RPUSH', q.suspects, id)
