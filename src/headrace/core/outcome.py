@@ -93,6 +93,7 @@ End: TypeAlias = Succeeded | Raised | TimedOut | Cancelled | UnknownTask | Relea
 Kind: TypeAlias = Literal["s", "f", "r", "l", "p", "c", "d"]
 
 _TIMEOUT_TYPES = type_names(JobTimeout)
+NOBODY_KNOWS = "no worker of this queue knows the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def decide(
     if isinstance(end, UnknownTask):
         # The longer it has waited, the less it helps to look often.
         wait_ms = min(max((now_ms - record.created_at_ms) // 10, PARK_MIN_MS), PARK_MAX_MS)
-        new = _copy(record, note=f"no worker of this queue knows the task {cut(end.name, 200)}")
+        new = _copy(record, note=f"{NOBODY_KNOWS} {cut(end.name, 200)}")
         return Decision("p", new, delay_ms=wait_ms)
     return Decision("l", record)
 

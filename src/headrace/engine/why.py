@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+from headrace.core.outcome import NOBODY_KNOWS
 from headrace.core.record import Record, State, decode
 from headrace.core.ties import group_in, limits_in, parents_in
 from headrace.engine import admin, ops
@@ -31,6 +32,8 @@ def why(queue: QueueKeys, job_id: str) -> Steps[list[str]]:
         return [_ended(record, look.state)]
     if look.state is State.RUNNING:
         return [f"it runs, in the session {look.session}"]
+    if record.note and record.note.startswith(NOBODY_KNOWS):
+        return [f"{record.note}: one looks again at {_instant(look.due_ms)}", *(yield from _nobody(queue))]
     found: list[str] = []
     if look.state in (State.SCHEDULED, State.RETRYING):
         what = "is scheduled" if look.state is State.SCHEDULED else f"runs again (attempt {record.attempt + 1})"
@@ -42,11 +45,15 @@ def why(queue: QueueKeys, job_id: str) -> Steps[list[str]]:
         found.append(_waiting(job_id, record, look))
     else:
         found += yield from _in_line(queue, job_id, record, look)
+    if record.expires_at_ms:
+        found.append(f"it expires at {_instant(record.expires_at_ms)}, if it has not started by then")
     return found + (yield from _nobody(queue))
 
 
 def _ended(record: Record, state: State) -> str:
     reason = record.reason or record.note
+    if state is State.EXPIRED and not reason:
+        reason = f"since it had not started by {_instant(record.expires_at_ms)}"
     return f"it has ended: {state}" + (f", {reason}" if reason else "")
 
 

@@ -130,7 +130,8 @@ def read_details(queue: QueueKeys, job_id: str, names: Names) -> Steps[Details]:
     record = decode(look.record)
     log = lines_of((yield kept.all_lines(queue, job_id)), None)
     live_ties: bytes | None = yield command("HGET", queue.ties, job_id, key=queue.ties, decode=lambda reply: reply)
-    reasons = [] if look.state.is_ended or look.state is State.RUNNING else (yield from why(queue, job_id))
+    tells_itself = look.state in (State.RUNNING, State.SUCCEEDED, State.FAILED)
+    reasons = [] if tells_itself else (yield from why(queue, job_id))
     lineage = lineage_of(queue.name, job_id, record, live_ties)
     if lineage.flow and (yield flows.read_graph(queue, lineage.flow)) is not None:
         lineage = dataclasses.replace(lineage, is_flow_here=True)
