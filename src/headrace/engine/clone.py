@@ -32,7 +32,7 @@ def clone(
     ties = ties_of_clone(old)
     level = record.priority if priority is None else priority
     if options is not None:
-        options = msgspec.structs.replace(options, ties=ties or None, inputs=0, deadline_ms=0)
+        options = msgspec.structs.replace(options, ties=ties or None, inputs=0, deadline_ms=0, headers={})
     new = msgspec.structs.replace(
         ops.revived(record), priority=level, payload=record.payload if payload is None else msgspec.Raw(payload),
         created_at_ms=now_ms, options=options, errors=None,
