@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check full mutants torture failovers soak matrix bench versus systems screenshots docs format clean
+.PHONY: help demo test check full mutants torture failovers soak matrix bench versus systems load screenshots docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ versus: $(READY) ## the same chaos on other job queues, side by side (half an ho
 
 systems: $(READY) ## start the example systems behind one front page: PORT=8000
 	$(BIN)/python -m systems --port $(or $(PORT),8000)
+
+load: $(READY) ## the systems' load tests, and one table of their figures (15 minutes)
+	$(BIN)/python -m systems.load
 
 screenshots: $(READY) ## take the pictures of the systems' pages and the dashboard anew, with this machine's Chromium
 	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems tests/web/test_pages_in_a_browser.py -k "(systems and in_a_browser) or fits"

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headrace.server import EmbeddedServer
+from systems.analytics.telling import VARIABLE as TELLS
 from systems.common.catalogue import SYSTEMS
 from systems.common.database import VARIABLE
 from systems.common.migrate import migrate
@@ -33,6 +34,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
         # A file of its own on the disk, so that accepted jobs outlive the server.
         queue = os.environ.get("HEADRACE_URL") or stack.enter_context(EmbeddedServer(data_dir=folder / "valkey")).url
         told = {VARIABLE: database, "HEADRACE_URL": queue, "ACTIVITY_SPOOL": str(folder / "spool")}
+        told[TELLS] = "notification"
         told[SECRET] = os.environ.get(SECRET) or secrets.token_hex(32)
         told |= stack.enter_context(outside(folder))
         os.environ.update(told)

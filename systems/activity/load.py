@@ -37,7 +37,7 @@ from systems.activity.models import SCHEMA
 from systems.activity.tasks import QUEUE
 from systems.common.catalogue import SYSTEMS
 from systems.common.database import upgrade
-from systems.common.load import Answer, Load, quantile_ms
+from systems.common.load import Answer, Load, keep_figure, quantile_ms
 from systems.common.postgres import EmbeddedPostgres
 from systems.common.programs import until, web_server, worker
 
@@ -185,6 +185,7 @@ def compare(found: Field, *, seconds: float, rounds: int, rate: float) -> bool:
             is_good = is_good and arrived.is_good
         print(line, flush=True)
     added = [quantile_ms(times[WITH], part) - quantile_ms(times[WITHOUT], part) for part in (0.5, 0.99)]
+    keep_figure("activity", f"what the log adds to a request at {rate:g}/s, p50", f"{added[0]:.1f} ms")
     print(f"{'added':14}{'':17}{added[0]:9.2f}{added[1]:9.2f}", flush=True)
     return is_good
 
@@ -219,6 +220,10 @@ def outage(found: Field, *, steady_s: float, away_s: float, rate: float) -> bool
         )
         failed += bad
     arrived = found.judge(load.answers, "away-")
+    told = (
+        f"{failed} requests failed; of {2 * len(load.answers):,} events {arrived.lost} lost, {arrived.doubled} doubled"
+    )
+    keep_figure("activity", f"Valkey away for {away_s:g} s", told)
     print(
         f"{held['spooled']:,} events ({held['spool_bytes'] / 1024:,.0f} kB) were in the spool when it came back; all were stored "
         f"{arrived.took_s:.1f} s after the last request: {arrived.lost} lost, {arrived.doubled} doubled, "

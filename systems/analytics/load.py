@@ -30,7 +30,7 @@ from systems.analytics.models import SCHEMA
 from systems.analytics.seed import seed_views
 from systems.common.catalogue import SYSTEMS
 from systems.common.database import make_engine, upgrade
-from systems.common.load import Answer, quantile_ms
+from systems.common.load import Answer, keep_figure, quantile_ms
 from systems.common.postgres import EmbeddedPostgres
 from systems.common.programs import Program, until, web_server, worker
 
@@ -187,6 +187,11 @@ def responsive(found: Field, days: int, before_s: float) -> bool:
     whole = [(sum(views for (views,) in found.rows("SELECT views FROM day_counted")),)] == found.rows(
         "SELECT views FROM report"
     )
+    times = ", ".join(f"{quantile_ms(answers, 0.5):.0f}" for answers in (before, during))
+    keep_figure(
+        "analytics", f"a report of {days} days", f"asked for in {answered_s * 1000:.0f} ms, ready after {took_s:.0f} s"
+    )
+    keep_figure("analytics", "… the page before and during, p50", f"{times} ms")
     print(f"asked for twice: {'one run' if again == report else 'TWO RUNS'}, {counted.total()} days counted")
     return whole and again == report and counted.total() == days and {answer.status for answer in during} == {200}
 
@@ -203,6 +208,8 @@ def resumed(found: Field, days: int) -> bool:
     with found.worker():
         state = found.wait_for(report, 100)
     after = found.counted()
+    again = after.total() - days
+    keep_figure("analytics", f"a worker killed at {before} of {days} days", f"{again} days counted for a second time")
     print(
         f"\nA worker killed at {before} of {days} days; another: {state['state']} {time.perf_counter() - began_s:.0f} s later, "
         f"{after.total() - before} days counted after the kill, {after.total() - days} of them for a second time",
@@ -225,6 +232,7 @@ def cancelled(found: Field, days: int, times: int) -> bool:
                 select.select([], [], [], 0.01)
             took_s.append(time.perf_counter() - began_s)
             found.wait_for(report, 100)
+    keep_figure("analytics", "cancelled", f"no statement after {max(took_s):.2f} s")
     print(
         f"\nCancelled {times} times: no statement of the report after {', '.join(f'{s:.2f}' for s in took_s)} s",
         flush=True,

@@ -23,6 +23,7 @@ from systems.analytics.models import SCHEMA, ReadyReport, ReportFile
 from systems.analytics.progress import Progress, progress_of, read_counted
 from systems.analytics.question import read_question
 from systems.analytics.tasks import QUEUE, app, report_of
+from systems.analytics.telling import can_tell, check_user, tell_when_ready
 from systems.analytics.words import number, words
 from systems.common.database import make_async_engine
 
@@ -80,7 +81,12 @@ async def tell_not_found(_: Request, error: HeadraceError) -> Response:
 async def show(request: Request, lang: str = "") -> Response:
     """The form, and the reports that are ready."""
     today = datetime.now(UTC).date()
-    shown = {"reports": await _reports(request), "today": today, "yesterday": today - timedelta(1)}
+    shown = {
+        "reports": await _reports(request),
+        "can_tell": can_tell(),
+        "today": today,
+        "yesterday": today - timedelta(1),
+    }
     return _page(request, "page.html", lang, shown | {"week_ago": today - timedelta(7)})
 
 
@@ -94,10 +100,16 @@ async def ask(request: Request) -> Response:
     try:
         form = msgspec.json.decode(body, type=dict[str, str]) if is_json else dict(parse_qsl(body.decode()))
         question = read_question(form, datetime.now(UTC).date())
+        user = check_user(form.get("tell", ""))
     except (ValueError, msgspec.MsgspecError) as error:
         return JSONResponse({"error": str(error)}, 422)
     async with asyncio.timeout(QUEUE_WITHIN_S):
         run = await report_of(question).aenqueue()
+        if user and can_tell():
+            url = str(request.url_for("show_report", report=run.id))
+            await tell_when_ready(
+                await app.ajob(f"{run.id}.1", QUEUE), user, f"{question.first} – {question.last}", url
+            )
     if is_json:
         return JSONResponse({"id": run.id, "is_new": run.is_new}, 202)
     return RedirectResponse(f"reports/{run.id}?lang={form.get('lang', '')}", 303)

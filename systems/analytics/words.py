@@ -12,6 +12,7 @@ _WORDS = {
     "last": ("To", "Đến ngày"),
     "pages": ("Pages that begin with", "Trang bắt đầu bằng"),
     "go": ("Build it", "Lập"),
+    "tell": ("Tell (a user)", "Báo cho (người dùng)"),
     "ready": ("Reports that are ready", "Báo cáo đã xong"),
     "none": ("None yet.", "Chưa có."),
     "away": ("The database is away: what is ready cannot be listed.", "Cơ sở dữ liệu đang ngừng: chưa liệt kê được báo cáo."),

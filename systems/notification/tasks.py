@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -22,6 +21,7 @@ from systems.notification.book import Letter, Waiting
 from systems.notification.kinds import KINDS
 from systems.notification.mail import make_mail
 from systems.notification.models import SCHEMA
+from systems.notification.pace import Window
 from systems.notification.providers import ANSWERS_WITHIN_S, Away, Busy, Failed, Rejected, send_mail, send_to_service
 from systems.notification.quiet import quiet_until
 from systems.notification.unsubscribing import Subscription, make_link
@@ -35,11 +35,10 @@ PATIENCE = Retry(1000, delay=1, max_delay=10, on=DATABASE_ERRORS)
 """For a database that is away for some hours."""
 RETRIES = 6
 RETRY = Retry(RETRIES, delay=1, max_delay=60, on=(Failed, JobTimeout))
+A_SECOND = {"mail": 80, "sms": 40, "push": 80}
+"""What the providers are asked for: somewhat less than they allow, for what bunches on the way to them."""
 AWAY_S = 2.0
 """How soon one delivery tries a provider again that is away; the others wait for what it finds."""
-BETWEEN_S = 0.2
-"""From a job's start, which its limit has spaced, to its request: longer than a look at the database takes. Else requests that were
-held up there would bunch with those behind them."""
 GIVES_UP_AFTER = timedelta(days=1)
 UNHEARD_S = 300.0
 LOOKED_AT_ONCE = 1000
@@ -88,18 +87,33 @@ def _limits(channel: str, *, rate: str, burst: int, concurrency: int) -> list[Li
     return [line, Limit(channel, rate=rate, burst=burst, concurrency=concurrency)]
 
 
-@app.task(queue=DELIVERIES, limits=_limits("mail", rate="80/s", burst=15, concurrency=20), retry=RETRY, timeout=60)
+@app.task(
+    queue=DELIVERIES,
+    limits=_limits("mail", rate=f"{A_SECOND['mail']}/s", burst=15, concurrency=20),
+    retry=RETRY,
+    timeout=60,
+)
 async def mail(delivery: str, user: str, lane: str) -> str:
     return await deliver(delivery, _by_mail)
 
 
-@app.task(queue=DELIVERIES, limits=_limits("sms", rate="40/s", burst=6, concurrency=30), retry=RETRY, timeout=60)
+@app.task(
+    queue=DELIVERIES,
+    limits=_limits("sms", rate=f"{A_SECOND['sms']}/s", burst=6, concurrency=30),
+    retry=RETRY,
+    timeout=60,
+)
 async def sms(delivery: str, user: str, lane: str) -> str:
-    """The provider allows 50 requests in any second: at most 45 start, the rest is left to what bunches on the way."""
+    """The provider allows 50 requests in any second: 40 are sent, the rest is left to what bunches on the way."""
     return await deliver(delivery, _by_service)
 
 
-@app.task(queue=DELIVERIES, limits=_limits("push", rate="80/s", burst=15, concurrency=30), retry=RETRY, timeout=60)
+@app.task(
+    queue=DELIVERIES,
+    limits=_limits("push", rate=f"{A_SECOND['push']}/s", burst=15, concurrency=30),
+    retry=RETRY,
+    timeout=60,
+)
 async def push(delivery: str, user: str, lane: str) -> str:
     return await deliver(delivery, _by_service)
 
@@ -118,7 +132,7 @@ async def deliver(delivery: str, send: Sender) -> str:
 
 async def _deliver(delivery: str, send: Sender) -> str:
     """Look, send, note."""
-    job, began_s = current_job(), time.monotonic()
+    job = current_job()
     async with engine().connect() as connection:
         letter = await book.open_letter(connection, delivery)
         if letter is None:
@@ -130,7 +144,6 @@ async def _deliver(delivery: str, send: Sender) -> str:
         if letter.is_unsubscribed or letter.address is None:
             return await _skip(letter)
         await _mind_the_hour(letter)
-        await asyncio.sleep(began_s + BETWEEN_S - time.monotonic())
         reference = await _sent(letter, send)
         await job.asave(reference)
     await _note(letter, "sent", reference, "sent")
@@ -159,6 +172,7 @@ async def _mind_the_hour(letter: Letter) -> None:
 async def _sent(letter: Letter, send: Sender) -> str:
     """The provider's reference. What it says otherwise is noted, and becomes a retry, a pause for all, or a dead letter."""
     job = current_job()
+    await windows()[letter.channel].turn()
     try:
         return await send(letter, job.idempotency_key)
     except Busy as error:
@@ -273,6 +287,11 @@ def engine() -> AsyncEngine:
     """Of this process, opened at its first job."""
     # Each statement is a transaction. A connection that is dead is found out by its use, and the job put off.
     return make_async_engine(SCHEMA, pool_size=16, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT")
+
+
+@cache
+def windows() -> dict[str, Window]:
+    return {channel: Window(most) for channel, most in A_SECOND.items()}
 
 
 @cache

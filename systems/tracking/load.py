@@ -30,7 +30,7 @@ from headrace.engine.keys import queue_keys
 from headrace.server import EmbeddedServer
 from systems.common.catalogue import SYSTEMS
 from systems.common.database import upgrade
-from systems.common.load import Answer, Load, quantile_ms
+from systems.common.load import Answer, Load, keep_figure, quantile_ms
 from systems.common.postgres import EmbeddedPostgres
 from systems.common.programs import until, web_server, worker
 from systems.tracking.models import SCHEMA
@@ -128,6 +128,9 @@ def full_speed(found: Field, seconds: float, rounds: int) -> bool:
         arrived = found.judge(answers)
         refused = sum(answer.status != 202 for answer in answers)
         by_commit = arrived.accepted / max(1, found.transactions())
+        keep_figure(
+            "tracking", f"at full speed, {name}", f"{arrived.accepted / seconds:,.0f} views/s, {by_commit:.0f} a commit"
+        )
         print(
             f"{name:14}{arrived.accepted / seconds:11,.0f}{quantile_ms(answers, 0.5):9.1f}{quantile_ms(answers, 0.99):9.1f}"
             f"{refused:9}{by_commit:14.1f}{arrived.took_s:14.1f}{arrived.lost:6}{arrived.doubled:9}",
@@ -163,6 +166,14 @@ def outage(found: Field, name: str, *, rate: float, steady_s: float, away_s: flo
         taken = sum(answer.status == 202 for answer in answers)
         times = "".join(f"{quantile_ms(answers, part):9.1f}" for part in (0.5, 0.99))
         print(f"{name:14}{phase:>8}{len(answers):9,}{taken:10,}{len(answers) - taken:9,}{times}")
+    is_away = phases["away"]
+    refused = sum(answer.status != 202 for answer in load.answers if is_away(answer.due_s))
+    said = f"{refused:,} of {sum(is_away(answer.due_s) for answer in load.answers):,} refused"
+    keep_figure(
+        "tracking",
+        f"the database away for {away_s:g} s, {name}",
+        f"{said}; {arrived.lost} lost, {arrived.doubled} doubled",
+    )
     print(
         f"{'':14}{arrived.accepted:,} accepted: {arrived.lost} lost, {arrived.doubled} doubled; {waiting:,} waited when the "
         f"database came back, none {arrived.took_s:.1f} s after the last request",

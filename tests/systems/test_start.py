@@ -29,6 +29,13 @@ def test_all_systems_start_behind_one_page_and_leave_nothing(tmp_path: Path) -> 
             assert 202 == http.post("/tracking/t", json={"page": "/a", "visitor": "ann"}).status_code
             until(lambda: http.get("/tracking/figures").json()["total"] == 1, SLOW_S, "the view")
             assert "<td>/a</td>" in http.get("/tracking/").text
+            for user in ("ann", "chi"):  # the same report: one run, and both are told
+                asked = {"first": "2026-05-01", "last": "2026-05-02", "tell": user}
+                report = http.post("/analytics/reports", json=asked).json()["id"]
+            until(lambda: http.get("/notification/").text.count("mail: sent") == 2, SLOW_S, "two mails of the report")
+            link = f"http://{http.base_url.netloc.decode()}/analytics/reports/{report}"
+            notices = re.findall(r'href="(notices/\w+)', http.get("/notification/").text)
+            assert all(link in http.get(f"/notification/{notice}").text for notice in notices)
         processes = psutil.Process(program.process.pid).children(recursive=True)
         assert len(processes) > 4
         program.process.terminate()

@@ -88,6 +88,7 @@ def _report(tally: Tally) -> None:
     errors = sorted({end.error for end in tally.ended.values() if end.error})
     for error in errors[:3]:
         talk(f"a job failed: {error}")
+    talk("whole systems to open in a browser: `make systems` in headrace's repository (systems/README.md)")
 
 
 @contextmanager
