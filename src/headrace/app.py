@@ -843,10 +843,12 @@ class Headrace:
         headers = call.headers
         if headers is None and telemetry.outlet is not None:
             headers = dict(telemetry.outlet.headers())
-        if call.ties or deadline_ms or headers:
+        starts_at_ms = now_ms + plan.delay_ms if plan.delay_ms else plan.at_ms
+        if call.ties or deadline_ms or headers or starts_at_ms:
             options = msgspec.structs.replace(
-                options or JobOptions(), ties=call.ties or None, deadline_ms=deadline_ms, headers=headers or {}
-            )
+                options or JobOptions(), ties=call.ties or None, deadline_ms=deadline_ms, headers=headers or {},
+                starts_at_ms=starts_at_ms,
+            )  # fmt: skip
         record = Record(
             LAYOUT, Stored.LIVE, expires_at_ms, plan.priority, call.task, msgspec.Raw(call.payload), now_ms, options
         )

@@ -88,11 +88,11 @@ class RetrySpec(msgspec.Struct, frozen=True, array_like=True):
 class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the enqueueing call set, where it differs from the task's own declaration.
 
-    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `failure_ttl_ms`:
-    how long it is kept if it fails; None = 30 days. `deadline_ms`: the Unix instant at which it is
-    stopped, and all that it enqueues; 0: none. `inputs`: how many results of other jobs it waits
-    for. `headers`: what travels with it for others than headrace, such as a trace. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back. `fields`: what its task says
-    that jobs are searched for by, argument's path -> value as text.
+    `timeout_ms` and `result_ttl_ms`: None = as the task declares; 0 timeout = no limit; 0 ttl = keep nothing. `failure_ttl_ms`: how long it is kept if it
+    fails; None = 30 days. `deadline_ms`: the Unix instant at which it is stopped, and all that it enqueues; 0: none. `starts_at_ms`: it was asked not to
+    run before; 0: at once. `inputs`: how many results of other jobs it waits for. `headers`: what travels with it for others than headrace, such as a
+    trace. `ties`: what the scripts need while it lives (`core.ties`), kept here for when it is put back. `fields`: what its task says that jobs are
+    searched for by, argument's path -> value as text.
     """
 
     timeout_ms: int | None = msgspec.field(default=None, name="t")
@@ -105,6 +105,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deadline_ms: int = msgspec.field(default=0, name="e")
     inputs: int = msgspec.field(default=0, name="i")
     headers: dict[str, str] = msgspec.field(default_factory=dict, name="h")
+    starts_at_ms: int = msgspec.field(default=0, name="s")
     fields: dict[str, str] = msgspec.field(default_factory=dict, name="f")
 
 
@@ -182,6 +183,12 @@ def new_job_id() -> str:
         + pairs[number >> 50 & 1023] + pairs[number >> 40 & 1023] + pairs[number >> 30 & 1023]
         + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
     )  # fmt: skip
+
+
+def waits_since_ms(record: Record) -> int:
+    """Since when a job that is next in line could have run: its creation, the instant that was asked for, or the end of its last run."""
+    starts_at_ms = record.options.starts_at_ms if record.options is not None else 0
+    return max(record.created_at_ms, starts_at_ms, record.errors[-1].at_ms if record.errors else 0)
 
 
 def attempt_errors(record: Record) -> list[AttemptError]:

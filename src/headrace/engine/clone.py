@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.core.record import Record, encode, new_job_id
+from headrace.core.record import JobOptions, Record, encode, new_job_id
 from headrace.core.ties import group_in, reads_inputs, ties_of_clone
 from headrace.engine import ops
 from headrace.errors import UsageError
@@ -31,8 +31,11 @@ def clone(
         raise UsageError("this job has a group, which takes turns whatever its priority: leave the priority at 0")
     ties = ties_of_clone(old)
     level = record.priority if priority is None else priority
-    if options is not None:
-        options = msgspec.structs.replace(options, ties=ties or None, inputs=0, deadline_ms=0, headers={})
+    starts_at_ms = now_ms + delay_ms if delay_ms else 0
+    if options is not None or starts_at_ms:
+        options = msgspec.structs.replace(
+            options or JobOptions(), ties=ties or None, inputs=0, deadline_ms=0, headers={}, starts_at_ms=starts_at_ms
+        )
     new = msgspec.structs.replace(
         ops.revived(record), priority=level, payload=record.payload if payload is None else msgspec.Raw(payload),
         created_at_ms=now_ms, options=options, errors=None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.core.record import State
+from headrace.core.record import State, waits_since_ms
 from headrace.core.tally import OUTCOMES, Sums, add, times_in
 from headrace.engine import admin, schedules, stats
 from headrace.engine.admin import QueueCounts, Worker
@@ -58,7 +58,7 @@ def read_snapshot(prefix: str) -> Steps[Snapshot]:
 def read_oldest_s(prefix: str, counts: QueueCounts) -> Steps[float]:
     """How long the next job in line has waited."""
     page = yield from admin.list_jobs(queue_keys(counts.name, prefix), (State.QUEUED,), limit=1)
-    return max(0.0, (counts.server_ms - page.rows[0].record.created_at_ms) / 1000) if page.rows else 0.0
+    return max(0.0, (counts.server_ms - waits_since_ms(page.rows[0].record)) / 1000) if page.rows else 0.0
 
 
 def render(seen: Snapshot) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.app import Headrace
 from headrace.core.filters import Filter
-from headrace.core.record import State, decode
+from headrace.core.record import State, decode, waits_since_ms
 from headrace.core.tally import Sums, add, times_in
 from headrace.engine import admin, index, ops, stats
 from headrace.engine.admin import QueueCounts, Worker
@@ -257,7 +257,7 @@ class Source:
             if counts.queued:
                 page = await self.run(admin.list_jobs(self.queue(counts.name), (State.QUEUED,), limit=1))
                 if page.rows:
-                    oldest[counts.name] = max(0.0, (counts.server_ms - page.rows[0].record.created_at_ms) / 1000)
+                    oldest[counts.name] = max(0.0, (counts.server_ms - waits_since_ms(page.rows[0].record)) / 1000)
         workers = await self.run(admin.list_workers(self.prefix))
         before_s = time.time()
         server_ms, memory_share = await self.run(server_health(self.prefix))
