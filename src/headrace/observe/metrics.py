@@ -79,6 +79,9 @@ def _of_queues(seen: Snapshot) -> list[list[str]]:
             for q in seen.queues
             for name, told in _ENDS.items()
         )),
+        family("headrace_attempts_lost_total", "counter", "Runs that ended with their process.", (
+            line("headrace_attempts_lost_total", {"queue": q.name}, q.totals.get("crashed", 0)) for q in seen.queues
+        )),
         family("headrace_queue_jobs", "gauge", "Jobs that stand in a queue.", (
             line("headrace_queue_jobs", {"queue": q.name, "state": state}, count)
             for q in seen.queues
