@@ -27,6 +27,9 @@ PAGES = (
     "/jobs?queue=bench&tab=queued",
     "/jobs?queue=bench&tab=ended",
     "/workers",
+    "/schedules",
+    "/flows",
+    "/limits",
     "/audit",
     "/metrics",
 )

@@ -477,23 +477,27 @@ class FlowSummary(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     queue: str
-    created_at: datetime
+    created_at_ms: int
     state: str
     jobs: int
     done: int | None
 
+    @property
+    def place(self) -> flows.Place:
+        return self.created_at_ms, self.id
 
-def summaries(prefix: str, queues: Sequence[str], before_ms: int | None, limit: int) -> Steps[list[FlowSummary]]:
-    """The newest flows of these queues that began before an instant, at a cost that is bounded, whatever their size."""
+
+def summaries(prefix: str, queues: Sequence[str], before: flows.Place | None, limit: int) -> Steps[list[FlowSummary]]:
+    """The newest flows of these queues that come after a place, at a cost that is bounded, whatever their size."""
     rows: list[tuple[int, str, str, Graph]] = []
     for name in queues:
-        for flow_id, at_ms, graph in (yield from flows.graphs_before(queue_keys(name, prefix), before_ms, limit)):
-            rows.append((at_ms, name, flow_id, graph))
-    rows = sorted(rows, key=lambda row: -row[0])[:limit]
+        for (at_ms, flow_id), graph in (yield from flows.graphs_before(queue_keys(name, prefix), before, limit)):
+            rows.append((at_ms, flow_id, name, graph))
+    rows = sorted(rows, key=lambda row: row[:2], reverse=True)[:limit]
     wanted: dict[str, list[tuple[str, int, flows.Span]]] = {}
     room = JOBS_A_LIST
     small: set[str] = set()
-    for _, _, flow_id, graph in rows:
+    for _, flow_id, _, graph in rows:
         jobs = sum(node.size for node in graph.nodes)
         if jobs <= room:
             room -= jobs
@@ -510,19 +514,19 @@ def summaries(prefix: str, queues: Sequence[str], before_ms: int | None, limit: 
         states.update(
             {(flow_id, number): found for (flow_id, number, _), (found, _) in zip(asked, counts, strict=True)}
         )
-    return [_summary(row, states, is_counted=row[2] in small) for row in rows]
+    return [_summary(row, states, is_counted=row[1] in small) for row in rows]
 
 
 def _summary(
     row: tuple[int, str, str, Graph], states: dict[tuple[str, int], dict[str, int]], *, is_counted: bool
 ) -> FlowSummary:
-    at_ms, queue, flow_id, graph = row
+    at_ms, flow_id, queue, graph = row
     jobs, last = sum(node.size for node in graph.nodes), len(graph.nodes) - 1
     mine = [states[flow_id, number] for number in range(last + 1)] if is_counted else [states[flow_id, last]]
     state = _state_of_all(mine, mine[-1])
     done = sum(counts.get("succeeded", 0) + counts.get("gone", 0) for counts in mine) if is_counted else None
     return FlowSummary(
-        id=flow_id, name=graph.name, queue=queue, created_at=datetime.fromtimestamp(at_ms / 1000, UTC), jobs=jobs,
+        id=flow_id, name=graph.name, queue=queue, created_at_ms=at_ms, jobs=jobs,
         state=state if is_counted or state == "running" else "ended", done=done,
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ EXIT = "cli/test_exit_codes.py::"
 VALUES = "cli/test_values.py::"
 AUDIT = "engine/test_audit.py::"
 TIES = "core/test_ties.py::"
+WEB = "web/test_dashboard.py::"
 WHY = SERVERS + "test_a_producer_hears_in_one_sentence_why_it_must_wait"
 ON = SERVERS + "test_a_running_worker_survives_and_goes_on"
 
@@ -208,6 +209,8 @@ SECTIONS: dict[str, list[Row]] = {
         row("wrong words on the command line; a reader that has had enough", "exit code 2 and what is right; no traceback", EXIT + "test_wrong_use_is_2_and_says_what_is_right", EXIT + "test_a_reader_that_has_enough_is_no_error",
             VALUES + "test_arguments_that_cannot_be_meant_are_refused"),
         row("a forged or changed payload", "not accepted", absent="payloads are not signed yet: who may write to the server is trusted to enqueue registered tasks"),
-        row("what a browser may send to the dashboard", "refused or shown as text", absent="there is no dashboard yet"),
+        row("what a browser may send to the dashboard", "refused or shown as text", WEB + "test_a_write_from_another_site_is_refused",
+            WEB + "test_what_jobs_say_is_never_markup", WEB + "test_read_only_is_refused_each_write_there_is",
+            WEB + "test_every_answer_forbids_what_is_not_ours", WEB + "test_only_names_that_were_allowed_reach_it"),
     ],
 }  # fmt: skip

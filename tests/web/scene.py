@@ -12,6 +12,7 @@ from engine_kit import Kit
 
 from headrace import Headrace, Limit, Task, group, previous
 from headrace.core import schedule as core
+from headrace.core.record import AttemptError, Stored, decode, encode
 from headrace.engine import admin, ops, schedules, stats
 from headrace.engine.clients import SyncClient
 from headrace.engine.keys import queue_keys
@@ -22,6 +23,13 @@ from headrace.schedules import spec_of
 Tasks = dict[str, Task[..., Any]]
 QUEUES = ("mail", "payments", "reports")
 DAY_MIN, HOUR_MS = 1_440, 3_600_000
+TRACEBACK = """Traceback (most recent call last):
+  File "/shop/mail.py", line 18, in send
+    with smtplib.SMTP(HOST, timeout=10) as server:
+  File "/usr/lib/python3.13/smtplib.py", line 255, in __init__
+    (code, msg) = self.connect(host, port)
+ConnectionRefusedError: [Errno 111] Connection refused
+"""
 
 
 @contextmanager
@@ -118,7 +126,8 @@ def _jobs(app: Headrace, tasks: Tasks) -> None:
     for number in range(14):
         tasks["mail.send"].enqueue(f"user{number}@example.com")
     mail.settle("worker-1", mail.claim("worker-1", 4), ms=HOUR_MS)
-    mail.settle("worker-1", mail.claim("worker-1", 2), ops.Kind.FAILED, ms=HOUR_MS)
+    for claim in mail.claim("worker-1", 2):
+        _fail(mail, claim)
     mail.claim("worker-1", 3)
     for number in range(6):
         tasks["payments.charge"].enqueue(40 + number % 2, 990)
@@ -138,6 +147,27 @@ def _jobs(app: Headrace, tasks: Tasks) -> None:
     reports.claim("worker-1", 2)
     (group(tasks["reports.fetch"].call(n) for n in range(3)) >> tasks["reports.add_up"].call(previous)).enqueue()
     _beat(app)
+
+
+def _fail(kit: Kit, claim: ops.Claim) -> None:
+    """End it as a worker does when its second attempt has raised."""
+    live = decode(claim.record)
+    errors = [
+        AttemptError(
+            attempt,
+            "ConnectionRefusedError",
+            "[Errno 111] Connection refused",
+            TRACEBACK,
+            live.created_at_ms + 2_000 * attempt,
+        )
+        for attempt in (1, 2)
+    ]
+    record = msgspec.structs.replace(
+        live, state=int(Stored.FAILED), attempt=2, errors=errors, started_at_ms=live.created_at_ms + 40, ended_at_ms=live.created_at_ms + 4_100,
+        reason="ConnectionRefusedError: [Errno 111] Connection refused",
+    )  # fmt: skip
+    outcome = ops.Settlement(claim.queue, claim.id, ops.Kind.FAILED, encode(record), keep_ms=HOUR_MS)
+    kit.client.run(ops.settle(kit.queues, "worker-1", [outcome], want=0, split=kit.split))
 
 
 def _beat(app: Headrace) -> None:

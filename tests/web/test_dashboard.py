@@ -29,6 +29,7 @@ from headrace.engine.stats import Added
 from headrace.web import Access, Right, dashboard, data
 from headrace.web.attention import attention
 from headrace.web.data import Overview
+from headrace.web.words import Words
 
 XSS = "<script>alert('x')</script>\"'&{{7*7}}"
 PAGES = ("/", "/queues", "/jobs", "/workers", "/schedules", "/flows", "/limits", "/audit")
@@ -389,6 +390,28 @@ def test_a_worker_shows_how_many_attempts_it_has_made(app, visit):
     assert facts == ["42", "2", "0", "0"]
 
 
+def test_a_page_takes_no_more_commands_before_many_jobs(app, visit, valkey):
+    """Those that scripts call are counted, too: what a page costs does not depend on how many jobs there are."""
+    send = app.task(queue="mail", name="mail.send")(lambda number: None)
+    sent: list[dict[str, int]] = []
+    for more in (60, 4_000):
+        app.enqueue_many(send.call(n) for n in range(more))
+        with visit() as client, closing(redis.Redis.from_url(valkey.url)) as server:
+            found = {}
+            for path in (*PAGES, "/jobs?queue=mail&tab=queued", "/metrics"):
+                client.get(path)  # connections are made, and scripts loaded
+                client.source.forget()
+                with server.monitor() as monitor:
+                    assert client.get(path).status_code == 200
+                    server.ping()
+                    found[path] = 0
+                    while monitor.next_command()["command"] != "PING":
+                        found[path] += 1
+            sent.append(found)
+    assert sent[0] == sent[1]
+    assert all(count < 200 for count in sent[0].values()), sent[0]
+
+
 def test_a_server_that_is_away_is_told_of_with_its_password_masked() -> None:
     """503, a page that says so in words; life is told, readiness is not."""
     with Headrace("redis://:s3same@127.0.0.1:1/0") as app, visiting(app) as client:
@@ -405,6 +428,11 @@ def test_only_names_that_were_allowed_reach_it(app, visit):
     with visit(hosts=("localhost",)) as client:
         assert client.get("/", headers={"host": "evil.example"}).status_code == 421
         assert client.get("/", headers={"host": "localhost:8787"}).status_code == 200
+
+
+def test_numbers_are_written_as_the_language_does() -> None:
+    """12,408 and 12.408."""
+    assert (Words("en").number(12_408), Words("vi").number(12_408)) == ("12,408", "12.408")
 
 
 def test_both_catalogues_have_the_same_keys_and_places() -> None:

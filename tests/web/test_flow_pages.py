@@ -15,7 +15,8 @@ from headrace.engine import flows, ops
 from headrace.engine.keys import queue_keys
 from headrace.flow import FlowRun
 from headrace.web import Access
-from headrace.web.graph import GAP_Y, HEIGHT, Node, draw, layers
+from headrace.web.flows import newest
+from headrace.web.graph import GAP_Y, HEIGHT, MOST_NODES, Node, draw, lay_out
 
 
 @pytest.fixture
@@ -140,6 +141,19 @@ def test_the_newest_flows_come_first_page_by_page(app: Headrace) -> None:
         assert client.get("/flows/even/none").status_code == 404
 
 
+def test_flows_of_one_instant_are_told_apart(app: Headrace, url: str) -> None:
+    """A page that ends between two of them loses neither."""
+    one = app.task(name="pages.one")(lambda: None)
+    runs = [(one.call() >> one.call()).enqueue() for _ in range(30)]
+    keys = queue_keys("default")
+    at_same = [word for run in runs for word in (1_700_000_000_000, run.id)]
+    app.client.run(ops.command("ZADD", f"{keys.base}flows", *at_same, key=keys.jobs, decode=int))
+    first, is_more = app.client.run(newest(app.prefix, "", None))
+    second, _ = app.client.run(newest(app.prefix, "", first[-1].place))
+    assert is_more and len(first) == 25
+    assert sorted(each.id for each in first + second) == sorted(run.id for run in runs)
+
+
 def test_jobs_are_counted_by_state_with_a_call_for_each_thousand(app: Headrace) -> None:
     """Running, retrying, scheduled, waiting for a limit, failed, gone: each is told from the others."""
     kit = Kit(app.client)
@@ -170,13 +184,28 @@ def node(number: int, *after: int) -> Node:
 
 
 def test_a_step_stands_behind_all_that_it_comes_after() -> None:
-    """And edges do not cross where they need not."""
+    """Edges do not cross where they need not, and an edge that passes a layer has a place of its own there."""
     nodes = [node(0), node(1), node(2, 1), node(3, 0), node(4, 2, 3), node(5, 0, 4)]
-    assert layers(nodes) == [[0, 1], [3, 2], [4], [5]]
+    layout = lay_out(nodes)
+    first, second = layout.ways[0, 5]
+    assert first < 0 and second < 0 and first != second
+    assert layout.rows == [[0, 1], [3, first, 2], [4, second], [5]]
+    assert {way for edge, way in ((edge, tuple(way)) for edge, way in layout.ways.items()) if edge != (0, 5)} == {()}
     picture = ElementTree.fromstring(draw(nodes, str))
     assert len(picture.findall("g")) == 6
     assert len(picture.findall("path[@class='edge']")) == 6
-    assert float(picture.attrib["height"]) == 8 + 2 * (HEIGHT + GAP_Y) - GAP_Y
+    assert float(picture.attrib["height"]) == 8 + 3 * (HEIGHT + GAP_Y) - GAP_Y
+
+
+def test_a_long_chain_and_a_star_are_drawn() -> None:
+    """Whatever the shape: as long, or as broad, as a picture may be."""
+    chain = [node(0), *(node(n, n - 1, *([0] if n % 7 == 0 else [])) for n in range(1, MOST_NODES))]
+    layout = lay_out(chain)
+    passed = [one for way in layout.ways.values() for one in way]
+    assert len(passed) == len(set(passed)) == sum(sum(one < 0 for one in row) for row in layout.rows)
+    ElementTree.fromstring(draw(chain, str))
+    star = [node(0), *(node(n, 0) for n in range(1, MOST_NODES))]
+    assert [len(row) for row in lay_out(star).rows] == [1, MOST_NODES - 1]
 
 
 def test_a_picture_holds_names_as_text() -> None:

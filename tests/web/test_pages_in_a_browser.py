@@ -92,10 +92,10 @@ def listen(page: Page, address: str) -> list[str]:
 
 
 def picture(page: Page, to: Path) -> None:
-    """In 64 colours, which is as good to look at and a third of the size."""
+    """In 256 colours, which is as good to look at and half the size."""
     to.parent.mkdir(exist_ok=True)
     data = page.screenshot(full_page=True, animations="disabled", caret="hide")
-    Image.open(io.BytesIO(data)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(to, optimize=True)
+    Image.open(io.BytesIO(data)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(to, optimize=True)
 
 
 @pytest.mark.parametrize(("language", "theme", "size"), LOOKS if IS_REFRESHING else QUICK)

@@ -21,6 +21,8 @@ INPUTS_A_LOOK = 500
 LINK_AGAIN_AFTER_MS = 10_000
 ABANDONED_AFTER_MS = 60_000
 MOST_PARTS = 10_000
+MOST_AT_ONE_INSTANT = 100
+"""Flows of one queue that are noted within a millisecond; more than a server can."""
 PART = ":"
 """In the id of what was added to a flow while it ran, between the flow's id and the rest."""
 GO = "go"
@@ -225,25 +227,26 @@ def flow_ids(home: QueueKeys, first: int, last: int) -> Call[list[str]]:
     return command("ZREVRANGE", key, first, last, key=key, decode=lambda reply: [item.decode() for item in reply])
 
 
-def graphs_before(home: QueueKeys, before_ms: int | None, limit: int) -> Steps[list[tuple[str, int, Graph]]]:
-    """The newest flows that a queue is home to and that are older than an instant: (id, when it was noted, its graph)."""
+Place: TypeAlias = "tuple[int, str]"
+"""Where a flow stands among all, the newest first: when it was noted, ms, and its id."""
+
+
+def graphs_before(home: QueueKeys, before: Place | None, limit: int) -> Steps[list[tuple[Place, Graph]]]:
+    """The newest flows that a queue is home to and that come after a place in that order: their places and graphs."""
     key = _key(home, "flows")
-    most = "+inf" if before_ms is None else f"({before_ms}"
+    most = "+inf" if before is None else before[0]
     pairs: list[tuple[bytes, Any]] = yield command(
-        "ZREVRANGEBYSCORE", key, most, "-inf", "WITHSCORES", "LIMIT", 0, limit, key=key,
+        "ZREVRANGEBYSCORE", key, most, "-inf", "WITHSCORES", "LIMIT", 0, limit + MOST_AT_ONE_INSTANT, key=key,
         decode=lambda reply: list(text_pairs(reply)),
     )  # fmt: skip
-    if not pairs:
+    places = [(int(float(at)), flow_id.decode()) for flow_id, at in pairs]
+    places = [place for place in places if before is None or place < before][:limit]
+    if not places:
         return []
     graphs = _key(home, "graphs")
-    found: list[bytes | None] = yield command(
-        "HMGET", graphs, *(flow_id for flow_id, _ in pairs), key=graphs, decode=list
-    )
-    return [
-        (flow_id.decode(), int(float(at)), decode_graph(data))
-        for (flow_id, at), data in zip(pairs, found, strict=True)
-        if data is not None
-    ]
+    ids = [flow_id for _, flow_id in places]
+    found: list[bytes | None] = yield command("HMGET", graphs, *ids, key=graphs, decode=list)
+    return [(place, decode_graph(data)) for place, data in zip(places, found, strict=True) if data is not None]
 
 
 Span: TypeAlias = "tuple[str, int, int]"

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from headrace import flow as flows
 from headrace.engine import admin
 from headrace.engine.call import Steps
+from headrace.engine.flows import Place
 from headrace.engine.keys import check_queue_name
 from headrace.errors import UsageError
 from headrace.flow import FlowState, FlowSummary, StepState
@@ -25,10 +26,10 @@ _GOOD = ("succeeded", "gone")
 _LIVE = ("running", "retrying", "queued", "scheduled", "waiting")
 
 
-def newest(prefix: str, queue: str, before_ms: int | None) -> Steps[tuple[list[FlowSummary], bool]]:
+def newest(prefix: str, queue: str, before: Place | None) -> Steps[tuple[list[FlowSummary], bool]]:
     """A page of the list, of one queue or of all, and whether there are more."""
     names: list[str] = yield admin.queue_names(prefix)
-    found = yield from flows.summaries(prefix, [queue] if queue else names, before_ms, FLOWS_A_PAGE + 1)
+    found = yield from flows.summaries(prefix, [queue] if queue else names, before, FLOWS_A_PAGE + 1)
     return found[:FLOWS_A_PAGE], len(found) > FLOWS_A_PAGE
 
 
@@ -78,6 +79,14 @@ def counts_in_words(step: StepState, say: Say) -> str:
     return ", ".join(f"{count} {told[state]}" for state, count in step.states.items())
 
 
+def _place(cursor: str) -> Place | None:
+    """Where a page of the list begins, as its address says."""
+    at_ms, _, flow_id = cursor.partition("-")
+    if cursor and not (at_ms.isdecimal() and len(at_ms) < 16):
+        raise UsageError("this address is not one of ours: its cursor cannot be read")
+    return (int(at_ms), flow_id) if cursor else None
+
+
 class FlowPages:
     """The list of flows, and one flow."""
 
@@ -99,13 +108,12 @@ class FlowPages:
         queue, before = request.query_params.get("queue", ""), request.query_params.get("before", "")
         if queue:
             check_queue_name(queue)
-        if before and not (before.isdecimal() and len(before) < 16):
-            raise UsageError("this address is not one of ours: its cursor cannot be read")
-        steps = newest(self._source.prefix, queue, int(before) if before else None)
-        found, is_more = await self._source.shared(("flows", queue, before), steps)
+        found, is_more = await self._source.shared(
+            ("flows", queue, before), newest(self._source.prefix, queue, _place(before))
+        )
         older = ""
         if is_more:
-            cursor = {"before": str(int(found[-1].created_at.timestamp() * 1000))}
+            cursor = {"before": "{}-{}".format(*found[-1].place)}
             older = urlencode({**({"queue": queue} if queue else {}), **cursor})
         return await self._frame.render(request, "flows", flows=found, older=older, before=before, queue=queue)
 

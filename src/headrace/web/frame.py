@@ -81,7 +81,7 @@ def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("headrace.web", "templates")
     found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     found.filters |= {
-        "span": shown_span, "instant": shown_instant, "moment": shown_moment, "stamp": _stamp, "number": lambda n: f"{n:,}", "size": shown_size, "part": lambda text: quote(str(text), safe=""),
+        "span": shown_span, "instant": shown_instant, "moment": shown_moment, "stamp": _stamp, "size": shown_size, "part": lambda text: quote(str(text), safe=""),
     }  # fmt: skip
     return found
 

@@ -23,7 +23,7 @@ from headrace.app import Headrace
 from headrace.core.record import State
 from headrace.core.tally import times_in
 from headrace.engine import admin
-from headrace.engine.admin import QueueCounts
+from headrace.engine.admin import LimitState, QueueCounts
 from headrace.errors import JobNotFound, UsageError
 from headrace.web.access import Decide, Right
 from headrace.web.attention import attention
@@ -34,7 +34,7 @@ from headrace.web.data import SPANS, Chart, Overview, Source
 from headrace.web.flows import FlowPages
 from headrace.web.frame import Frame
 from headrace.web.jobs import JobPages
-from headrace.web.limits import LimitPages
+from headrace.web.limits import LimitPages, all_limits
 from headrace.web.programs import Programs
 from headrace.web.redact import DEFAULT as REDACTED
 from headrace.web.redact import Redact
@@ -86,8 +86,11 @@ class Site:
         lines = {
             name: spark([point.queue.get("succeeded", 0) for point in chart.points]) for name, chart in charts.items()
         }
+        limits: dict[str, list[LimitState]] = {}
+        for state in await self.source.shared(("limits",), all_limits(self.source.prefix)):
+            limits.setdefault(state.queue, []).append(state)
         return await self._frame.render(
-            request, "queues", overview=overview, charts=charts, lines=lines, drain_s=drain_s
+            request, "queues", overview=overview, charts=charts, lines=lines, limits=limits, drain_s=drain_s
         )
 
     async def _workers(self, request: Request) -> Response:

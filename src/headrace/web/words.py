@@ -28,6 +28,11 @@ class Words:
     def __call__(self, key: str, **values: object) -> str:
         return self._texts[key].format(**values)
 
+    def number(self, count: int) -> str:
+        """With its thousands apart, as the language does it."""
+        found = f"{count:,}"
+        return found.replace(",", ".") if self.language == "vi" else found
+
 
 def choose(asked: str | None, saved: str | None, accepted: str) -> str:
     """What the address asks for, what was chosen before, what the browser prefers; else English."""
