@@ -62,7 +62,7 @@ load: $(READY) ## the systems' load tests, and one table of their figures (15 mi
 	$(BIN)/python -m systems.load
 
 screenshots: $(READY) ## take the pictures of the systems' pages and the dashboard anew, with this machine's Chromium
-	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems tests/web/test_pages_in_a_browser.py -k "(systems and in_a_browser) or fits"
+	SCREENSHOTS=1 $(BIN)/python -m pytest -n 1 tests/systems tests/web/test_pages_in_a_browser.py -k "(systems and in_a_browser) or every_page_fits"
 
 docs: $(READY) ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
