@@ -487,8 +487,8 @@ def test_why_tells_a_step_of_a_flow_from_a_job_with_a_dot_in_its_id(run, app):
         == f"it waits for 1 job: headrace flow show {step.id} tells which"
     )
     urgent = [app.options(priority=5).enqueue("t", n) for n in range(2)]
-    assert run("why", urgent[0].id).stdout.splitlines()[0] == "it is next in line: its priority is 5"
-    assert run("why", urgent[1].id).stdout.splitlines()[0] == "it stands behind 1 job: its priority is 5"
+    assert run("why", urgent[0].id).stdout.splitlines()[:2] == ["it is next in line", "its priority is 5"]
+    assert run("why", urgent[1].id).stdout.splitlines()[:2] == ["it stands behind 1 job", "its priority is 5"]
 
 
 def test_why_names_the_limit_and_the_group(run, app):

@@ -206,8 +206,9 @@ class TestOrder:
         put(kit, "low")
         wait(kit, 3 * STEP_MS)
         put(kit, "high", 1)
-        assert any("behind 1 job" in line and "ages" in line for line in kit.client.run(why(kit.queue, "high")))
-        assert any("next in line" in line for line in kit.client.run(why(kit.queue, "low")))
+        high, low = (list(map(str, kit.client.run(why(kit.queue, name)))) for name in ("high", "low"))
+        assert high[:2] == ["it stands behind 1 job", "its priority is 1, and the queue ages"]
+        assert low[0] == "it is next in line"
 
 
 arrivals = st.tuples(st.just("put"), st.integers(-9, 9), st.integers(1, 3))

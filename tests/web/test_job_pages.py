@@ -16,8 +16,10 @@ from headrace import Headrace
 from headrace.core.record import AttemptError, State, Stored, decode, encode
 from headrace.engine import admin, ops
 from headrace.engine.keys import queue_keys
+from headrace.engine.why import TEXTS
 from headrace.web import Access, Right
 from headrace.web.access import Access as AnyAccess
+from headrace.web.words import catalogue
 
 XSS = "<script>alert('x')</script>\"'&{{7*7}}"
 Visit = Callable[..., AbstractContextManager[Visitor]]
@@ -385,6 +387,25 @@ def test_a_job_s_page_tells_its_lineage_its_attempts_and_its_facts(app: Headrace
         assert "worker-1" in page
         assert "Traceback: no route" in page
         assert page.count("<details") >= 4
+
+
+def test_why_a_job_is_not_running_is_told_in_the_language_of_the_page(app: Headrace, visit: Visit) -> None:
+    """In English as the command line tells it; instants are on the visitor's clock."""
+    english, vietnamese = catalogue("en"), catalogue("vi")
+    assert {name.removeprefix("why_"): text for name, text in english.items() if name.startswith("why_")} == TEXTS
+    app.enqueue_many(app.queue("mail").call("mail.send", n) for n in range(3))
+    job = app.options(queue="mail", expires=900).enqueue("mail.send", 1)
+    app.client.run(admin.pause(queue_keys("mail"), XSS))
+    for language, words, behind in (
+        ("en", english, "it stands behind 3 jobs"),
+        ("vi", vietnamese, "việc đứng sau 3 việc"),
+    ):
+        with visit() as client:
+            text = client.get(f"/jobs/mail/{job.id}", headers={"accept-language": language}).text
+            assert behind in text
+            assert words["why_no_worker"].format(queue="mail") in text
+            assert words["why_expires"].partition("{")[0] + "<time" in text
+            assert "<script>alert" not in text
 
 
 def test_every_page_about_jobs_is_whole_in_each_language(app: Headrace, visit: Visit) -> None:

@@ -18,7 +18,7 @@ def command(job_id: str, queue: str | None) -> int:
     """Tell why a job is not running: a line a reason, the nearest first."""
     client = settings().client()
     keys, look = find_job(client, job_id, queue)
-    reasons = client.run(why(keys, job_id))
+    reasons = [str(reason) for reason in client.run(why(keys, job_id))]
     if settings().is_json:
         print_fields({"id": job_id, "queue": keys.name, "state": str(look.state), "reasons": reasons})
         return OK

@@ -137,7 +137,7 @@ def job_of(found: Details, redact: Redact, *, sees_args: bool) -> Job:
     record = found.record
     told = Job(
         found.id, found.queue, str(found.look.state), record.task, record.attempt, record.created_at_ms,
-        record.started_at_ms, record.ended_at_ms, found.look.due_ms, found.why,
+        record.started_at_ms, record.ended_at_ms, found.look.due_ms, list(map(str, found.why)),
     )  # fmt: skip
     if not sees_args:
         return told

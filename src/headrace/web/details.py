@@ -16,7 +16,7 @@ from headrace.engine import flows, kept, ops
 from headrace.engine.admin import Row
 from headrace.engine.call import Steps, command
 from headrace.engine.keys import QueueKeys, check_job_id
-from headrace.engine.why import why
+from headrace.engine.why import Reason, why
 from headrace.errors import ArgumentsMismatch, JobNotFound
 from headrace.stream import LogLine, lines_of
 from headrace.web.redact import Redact
@@ -31,7 +31,7 @@ class Details:
     look: ops.Look
     record: Record
     log: list[LogLine]
-    why: list[str]
+    why: list[Reason]
     lineage: Lineage
     names: Sequence[str] = ()
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
+from markupsafe import Markup, escape
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,14 +21,16 @@ from headrace.engine import ops
 from headrace.engine.admin import Row
 from headrace.engine.bulk import ACTS, Action
 from headrace.engine.search import Found, count_in
+from headrace.engine.why import Reason
 from headrace.errors import UsageError
 from headrace.progress import Progress
 from headrace.web import api
 from headrace.web.access import Access, Right
 from headrace.web.data import TABS, Overview, tab_counts
 from headrace.web.details import Details
-from headrace.web.frame import Frame, Refused
+from headrace.web.frame import Frame, Refused, shown_instant
 from headrace.web.tree import as_call, as_json, tree
+from headrace.web.words import Words
 
 ALL = "all"
 COLUMNS = (
@@ -198,7 +201,7 @@ class JobPages:
         shown = {"call": details.shown_call(redact), "result": details.shown_result(redact)} if sees else {}
         return await self._frame.render(
             request, "job", job=details, record=record, state=state, sees=sees, steps=steps(details),
-            progress=Progress.decode(details.look.progress), is_ended=state.is_ended,
+            reasons=[told_reason(request.state.words, reason) for reason in details.why], progress=Progress.decode(details.look.progress), is_ended=state.is_ended,
             waits_for_time=state in (State.SCHEDULED, State.RETRYING),
             values=[(name, tree(value), as_json(value)) for name, value in shown.items() if name == "call" or record.result is not None],
         )  # fmt: skip
@@ -242,6 +245,16 @@ class JobPages:
         found = await self._source.job(request.path_params["queue"], request.path_params["job_id"])
         sees_args = request.state.access.may(Right.SEE_ARGS)
         return api.answer(api.job_of(found, self._frame.redact, sees_args=sees_args))
+
+
+def told_reason(words: Words, reason: Reason) -> Markup:
+    """Why a job is not running, in the words of the page; instants on the visitor's clock."""
+    shown = {name: shown_instant(value) if name.endswith("_at") else value for name, value in reason.values.items()}
+    if "n" in shown:
+        shown["jobs"] = words("n_job" if shown["n"] == 1 else "n_jobs", n=shown["n"])
+    if "state" in shown:
+        shown["state"] = words(f"state_{shown['state']}")
+    return Markup(escape(words.text(f"why_{reason.key}"))).format(**shown)
 
 
 def steps(job: Details) -> list[tuple[str, int, float | None]]:

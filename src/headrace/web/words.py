@@ -25,6 +25,10 @@ class Words:
     def __contains__(self, key: str) -> bool:
         return key in self._texts
 
+    def text(self, key: str) -> str:
+        """With nothing put in yet."""
+        return self._texts[key]
+
     def __call__(self, key: str, **values: object) -> str:
         return self._texts[key].format(**values)
 
