@@ -10,11 +10,14 @@ from headrace.contrib.rq.job import Retry, cancel_job, get_current_job, requeue_
 from headrace.contrib.rq.queue import Queue
 from headrace.contrib.rq.rate_limit import RateLimit
 from headrace.contrib.rq.repeat import Repeat
-from headrace.contrib.rq.version import VERSION as __version__
+from headrace.contrib.rq.version import VERSION
 from headrace.contrib.rq.webhook import Webhook
 from headrace.contrib.rq.worker import SimpleWorker, SpawnWorker, Worker
 
+__version__ = VERSION
+
 __all__ = [
+    "VERSION",
     "Callback",
     "Connection",
     "Queue",

@@ -135,6 +135,7 @@ class Job:
         self.allow_dependency_failures: bool | None = None
         self.enqueue_at_front: bool | None = None
         self.group_id: str | None = None
+        self.is_kept = False
         self.rate_limit_key: str | None = None
         self.rate_limit_concurrency: int | None = None
 
@@ -458,10 +459,15 @@ class Job:
             raise NoSuchJobError(f"No such job: {self.id}") from error
 
     def save(self, pipeline: Any = None, include_meta: bool = True, include_result: bool = True) -> None:
-        """Store what can be changed of a stored job: its meta. (`Queue.enqueue_job` stores a draft.)"""
-        if pipeline is not None or self._handle is None:
-            not_offered("Job.save() of a draft, or with a pipeline", "Queue.enqueue_job stores a job")
-        if include_meta:
+        """Store what can be changed of a stored job: its meta. A draft is stored for `Queue.enqueue_job`: nobody runs it before."""
+        if pipeline is not None:
+            not_offered("Job.save() with a pipeline", "a job is stored in one call")
+        if self._handle is None:
+            if not self.origin:
+                not_offered("Job.save() of a draft without origin", "name its queue, or let Queue.enqueue_job store it")
+            self.is_kept = True
+            self._queue().keep(self)
+        elif include_meta:
             self.save_meta()
 
     # As it is stored
@@ -509,7 +515,7 @@ class Job:
         self.repeat_intervals = terms.repeat_intervals
         self._dependency_ids, self._dependencies = list(terms.depends_on), list(terms.depends_on)
         self.allow_dependency_failures, self.enqueue_at_front = terms.allow_failures, terms.at_front
-        self.group_id = terms.group
+        self.group_id, self.is_kept = terms.group, terms.is_kept
         self.rate_limit_key, self.rate_limit_concurrency = terms.limit, terms.limit_concurrency
 
     def terms(self) -> Terms:
@@ -521,6 +527,7 @@ class Job:
             depends_on=self._dependency_ids, allow_failures=self.allow_dependency_failures,
             at_front=self.enqueue_at_front, group=self.group_id,
             limit=self.rate_limit_key, limit_concurrency=self.rate_limit_concurrency,
+            is_kept=self.is_kept,
         )  # fmt: skip
 
     def get_status(self, refresh: bool = True) -> JobStatus:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from headrace.contrib.rq.callbacks import Callback
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
         ScheduledJobRegistry,
         StartedJobRegistry,
     )
+
+logger = logging.getLogger("headrace.contrib.rq")
 
 DESCRIPTION_CHARS_MAX = 1000
 
@@ -276,7 +279,7 @@ class Queue:
             retry=retry, repeat=repeat, on_success=on_success, on_failure=on_failure, on_stopped=on_stopped,
             webhooks=webhooks, rate_limit=rate_limit,
         )  # fmt: skip
-        return self.enqueue_job(job, pipeline, at_front, unique)
+        return self.enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
 
     def create_job(
         self,
@@ -388,7 +391,7 @@ class Queue:
         return [job for job, _ in plain] + after
 
     def enqueue_job(self, job: Job, pipeline: Any = None, at_front: bool = False, unique: bool = False) -> Job:
-        """Store a job that `create_job` or `Job.create` has made; one that has ended is run again, one that is scheduled now.
+        """Store a job that `create_job` or `Job.create` has made; one that has ended is run again, one that is scheduled or only saved now.
 
         Raises:
             ValueError: words that do not go together.
@@ -403,7 +406,7 @@ class Queue:
             raise ValueError("rate-limited jobs cannot be enqueued with a pipeline")
         _see_no_pipeline(pipeline)
         if not job.is_draft:
-            return self._again(job)
+            return self._run_kept(job) if job.is_kept else self._again(job)
         if not self._is_async:
             if job.has_rate_limit:
                 raise ValueError("rate_limit is not supported on synchronous queues (is_async=False)")
@@ -431,6 +434,24 @@ class Queue:
                 f"job {job.id} is stored already: it is {job.get_status(refresh=False).value} in queue {job.origin!r}"
             )
         job.handle.retry()
+        job.refresh()
+        return job
+
+    def keep(self, job: Job) -> Job:
+        """Store a draft that nobody runs before `enqueue_job`: it is scheduled for a day that does not come (not in RQ)."""
+        return self._store(self.call_of(job, False, at=datetime.now(UTC) + timedelta(seconds=FOREVER_S)), job)
+
+    def _run_kept(self, job: Job) -> Job:
+        """Run a job that was saved, once more if it has ended, with the meta that it has now. One that waits or runs does that already."""
+        job.save_meta()
+        app = app_of(self.connection)
+        state = app.client.run(ops.run_now(queue_keys(job.origin, app.prefix), job.id))
+        if state == "ended":
+            job.handle.retry()
+        elif state != "queued":
+            logger.warning(
+                "job %s was to be enqueued again, and is %s still: it is not", job.id, job.get_status().value
+            )
         job.refresh()
         return job
 

@@ -47,6 +47,8 @@ class Terms(msgspec.Struct, omit_defaults=True, kw_only=True):
     group: str | None = None
     limit: str | None = None
     limit_concurrency: int | None = None
+    is_kept: bool = False
+    """It was saved, and waits for somebody to enqueue it, and to do so again."""
 
     def packed(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)
