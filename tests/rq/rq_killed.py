@@ -21,7 +21,7 @@ from headrace.contrib.rq.migrate import Move
 from headrace.contrib.rq.source import Source
 from headrace.contrib.rq.stored import Place, RQKeys
 from headrace.core.record import State
-from headrace.engine import admin, ops
+from headrace.engine import admin, flows, ops
 from headrace.engine.keys import queue_keys
 
 URL = sys.argv[1]
@@ -60,10 +60,13 @@ def die_at(phase: str, number: int) -> None:
 
 
 def run_and_drop(connection: Any, ran: Counter[str]) -> None:
-    """All that headrace has runs, and nothing is kept of it; what is scheduled or has failed is looked at, and deleted."""
+    """All that headrace has runs, and nothing is kept of it, what is scheduled too; what has failed is looked at, and deleted."""
     app = app_of(connection)
     queues = [queue_keys(queue, app.prefix) for queue in ("default", "low")]
     app.client.run(ops.open_session(queues, "all", 60_000, split=False))
+    for keys in queues:
+        for row in app.client.run(admin.list_jobs(keys, {State.SCHEDULED}, limit=1000)).rows:
+            app.client.run(ops.run_now(keys, row.id))
     while True:
         claims = app.client.run(ops.claim(queues, "all", 100, split=False)).claims
         if not claims:
@@ -71,11 +74,12 @@ def run_and_drop(connection: Any, ran: Counter[str]) -> None:
         ran.update(claim.id for claim in claims)
         outcomes = [ops.Settlement(claim.queue, claim.id, ops.Kind.DROPPED, NOTHING) for claim in claims]
         app.client.run(ops.settle(queues, "all", outcomes, split=False))
+        for keys in queues:
+            app.client.run(flows.deliver(keys))
     app.client.run(ops.close_session(queues, "all", split=False))
     for keys in queues:
-        for state in (State.SCHEDULED, State.FAILED):
-            ran.update(row.id for row in app.client.run(admin.list_jobs(keys, {state}, limit=1000)).rows)
-            app.client.run(admin.purge(keys, state))
+        ran.update(row.id for row in app.client.run(admin.list_jobs(keys, {State.FAILED}, limit=1000)).rows)
+        app.client.run(admin.purge(keys, State.FAILED))
 
 
 def killed_at(phase: str, number: int) -> bool:

@@ -76,7 +76,8 @@ def convert(moving: Moving, app: Headrace, connection: Any, serializer: Serializ
     is_front = (
         job.is_front and moving.place in (Place.READY, Place.RATE_LIMITED, Place.DEFERRED) and not moving.waits_for
     )
-    plan = msgspec.structs.replace(call.plan, at_front=is_front, depends_on=moving.waits_for)
+    or_failed = bool(moving.waits_for) and job.may_parents_fail
+    plan = msgspec.structs.replace(call.plan, at_front=is_front, depends_on=moving.waits_for, or_failed=or_failed)
     if moving.place is Place.SCHEDULED:
         plan = msgspec.structs.replace(plan, at_ms=int(moving.score * 1000))
     if moving.left_ms is not None and moving.place is not Place.FAILED:

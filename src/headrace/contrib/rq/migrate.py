@@ -322,10 +322,6 @@ class Move:
                 raise Refused(f"it waits for {parent}, which has failed: requeue that first")
             elif status not in (None, "finished", "failed"):
                 raise Refused(f"it waits for {parent}, which is {status} in RQ")
-        if waits_for and job.may_parents_fail:
-            raise Refused(
-                "it may run when those it waits for fail, and they have not ended: run this again when they have"
-            )
         return waits_for
 
     def _state_of(self, queue: str, job_id: str) -> State | None:

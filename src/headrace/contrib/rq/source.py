@@ -38,6 +38,7 @@ class Note(msgspec.Struct, frozen=True):
     score: str = ""
     ends_ms: str = "0"
     parents: str = ""
+    is_back: bool = False
 
 
 class Source:
@@ -196,10 +197,20 @@ class Source:
             self._run(self._finish, where, [self.keys.prefix, keep_ms, *some])
 
     def put_back(self, ids: Sequence[str], *, is_moved: bool = False) -> int:
-        """Put these where they were, the first of them to be the next of its queue. Returns how many there were."""
+        """Put these where they were, the first of them to be the next of its queue. Returns how many there were.
+
+        `is_moved`: of jobs that headrace has; each is noted as back, and done again that does nothing.
+        """
         where = [self.keys.lock, self.keys.moved if is_moved else self.keys.taken]
+        words = [self.keys.prefix, _now_ms(), "mark" if is_moved else "forget"]
         parts = list(_parts(ids))
-        return sum(self._run(self._put_back, where, [self.keys.prefix, _now_ms(), *some]) for some in reversed(parts))
+        return sum(self._run(self._put_back, where, [*words, *some]) for some in reversed(parts))
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Drop the notes of jobs that are back."""
+        self.renew()
+        if ids:
+            self._redis.hdel(self.keys.moved, *ids)
 
     def _results(self, ids: Sequence[str]) -> list[dict[bytes, bytes]]:
         rows = self._pipelined(("XREVRANGE", self.keys.results(job_id), "+", "-", "COUNT", 1) for job_id in ids)

@@ -1,16 +1,16 @@
 -- put_back: jobs that could not be moved, or that come back: where they were in RQ, those of a queue at its head.
 -- KEYS[1] lock  [2] taken, or moved
--- ARGV[1] token  [2] lock ms  [3] RQ's prefix  [4] now, Unix ms  [5..] ids, the first to be next
+-- ARGV[1] token  [2] lock ms  [3] RQ's prefix  [4] now, Unix ms  [5] forget: their notes; mark: note that they are back  [6..] ids, the first to be next
 -- returns how many; or the error LOST
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('LOST another run has taken over') end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local prefix, count = ARGV[3], 0
-for i = #ARGV, 5, -1 do
+for i = #ARGV, 6, -1 do
   local id = ARGV[i]
   local told = redis.call('HGET', KEYS[2], id)
   local key = prefix .. ':job:' .. id
-  if told and redis.call('EXISTS', key) == 1 then
-    local was = cjson.decode(told)
+  local was = told and cjson.decode(told)
+  if was and not was.is_back and redis.call('EXISTS', key) == 1 then
     local queue = prefix .. ':queue:' .. was.queue
     local ends_ms = tonumber(was.ends_ms)
     redis.call('PERSIST', key)
@@ -27,7 +27,9 @@ for i = #ARGV, 5, -1 do
     end
     if was.place ~= 'rate_limited' then redis.call('SADD', prefix .. ':queues', queue) end
     count = count + 1
+    was.is_back = true
+    if ARGV[5] == 'mark' then redis.call('HSET', KEYS[2], id, cjson.encode(was)) end
   end
-  redis.call('HDEL', KEYS[2], id)
+  if ARGV[5] == 'forget' then redis.call('HDEL', KEYS[2], id) end
 end
 return count
