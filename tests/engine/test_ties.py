@@ -431,6 +431,30 @@ class TestRate:
         kit.add("free")
         assert ids_of(kit.claim("one", 8)) == ["j000", "free"]
 
+    def test_a_claim_of_one_job_passes_many_that_are_shut_out(self, kit: Kit) -> None:
+        """It looks at more than it wants, hands out one, and the others keep their order."""
+        packed = ties(limits=(Limit("api", rate="1/min"),))
+        kit.client.enqueue("default", [ops.NewJob(f"j{n:03}", kit.record(), ties=packed) for n in range(400)])
+        open_ = ties(limits=(Limit("wide", rate="1000/s", burst=100),))
+        kit.client.enqueue("default", [ops.NewJob(f"o{n}", kit.record(), ties=open_) for n in range(9)])
+        assert ids_of(kit.claim("one", 1)) == ["j000"]
+        assert [ids_of(kit.claim("one", 1)) for _ in range(9)] == [[f"o{n}"] for n in range(9)]
+        assert kit.claimed("one", 1).more is False
+        key = kit.queue.base + "parked:api"
+        parked = kit.client.run(ops.command("ZRANGE", key, 0, -1, key=key, decode=list))
+        assert parked == [b"j%03d" % n for n in range(1, 400)]
+
+    def test_the_end_of_a_job_opens_no_gate_of_a_rate(self, kit: Kit) -> None:
+        """Nothing of a rate comes back with an end: who is parked is looked at when the gate is due, not before."""
+        packed = ties(limits=(Limit("api", rate="1/min"),))
+        for n in range(3):
+            add(kit, f"j{n}", packed)
+        claims = kit.claim("one", 3)
+        key = kit.queue.base + "gates"
+        before = kit.client.run(ops.command("ZSCORE", key, "api", key=key, decode=float))
+        kit.settle("one", claims)
+        assert kit.client.run(ops.command("ZSCORE", key, "api", key=key, decode=float)) == before
+
 
 class TestGroups:
     def test_groups_take_turns(self, kit: Kit) -> None:

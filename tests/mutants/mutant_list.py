@@ -167,9 +167,9 @@ ENQUEUE = [
     Mutant("enqueue.lua", "if #taken > 1 then return taken end", "", "a taken id does not refuse the call"),
     Mutant("enqueue.lua", "redis.call('HSET', q.producers, ARGV[2], ARGV[3]", "redis.call('ECHO', ARGV[3]", "a call is not remembered"),
     Mutant("enqueue.lua", "redis.call('SREM', q.lingering, id) == 1 then", "false then", "an old entry runs a new job"),
-    Mutant("enqueue.lua", "if how.delay > 0 then due = now_ms + how.delay end", "if how.delay > 0 then due = how.delay end", "a delayed job is due at once"),
+    Mutant("enqueue.lua", "how.delay > 0 and now_ms + how.delay or how.due, id)", "how.delay > 0 and how.delay or how.due, id)", "a delayed job is due at once"),
     Mutant("enqueue.lua", "if must_ring then", "if false then", "nobody is woken for a new job"),
-    Mutant("enqueue.lua", "is_front and front or first + (n - 1) * gap", "is_front and first + (n - 1) * gap or front",
+    Mutant("enqueue.lua", "is_front and front or arrival + (n - 1) * gap", "is_front and arrival + (n - 1) * gap or front",
            "front and back of a priority are turned round"),
 ]  # fmt: skip
 
@@ -336,8 +336,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if kept[i] then from = true end",
-        "",
+        "kept, from = kept or {}, true",
+        "kept = kept or {}",
         "who kept a slot waits behind those that wait for it",
         TIED,
     ),
@@ -364,8 +364,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "bucket_of(q, limit.n) + rule.p / rule.r * limit.k",
-        "bucket_of(q, limit.n) + rule.p / rule.r",
+        "buckets[limit.n] + rule.p / rule.r * limit.k",
+        "buckets[limit.n] + rule.p / rule.r",
         "cost is not counted",
         TIED,
     ),
@@ -378,8 +378,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "if limit.n ~= from and from ~= true and not is_calm(q) and",
-        "if false and",
+        "if limit.n ~= from and from ~= true and (",
+        "if false and (",
         "a later job passes those that are parked",
         TIED,
     ),
@@ -390,23 +390,23 @@ TIES = [
         "urgent jobs do not overtake",
         TIED,
     ),
-    Mutant("include/limits.lua", "step = 1 / (weights[n] or 1)", "step = 1", "weights do not count", TIED),
+    Mutant("include/turns.lua", "step = 1 / (weights[n] or 1)", "step = 1", "weights do not count", TIED),
     Mutant(
-        "include/limits.lua",
+        "include/turns.lua",
         "and line[place - 1].at > group.at do",
         "and false do",
         "a group of great weight waits for all others",
         TIED,
     ),
     Mutant(
-        "include/limits.lua",
+        "include/turns.lua",
         "if #empty > 0 then redis.call('ZREM', groups, unpack(empty)) end",
         "",
         "an empty group has its turn for ever",
         TIED,
     ),
     Mutant(
-        "include/limits.lua",
+        "include/turns.lua",
         "if redis.call('EXISTS', q.ready, pop and q.priority or q.ready) > 0 then take_part(q, '') end",
         "",
         "jobs without a group starve",
@@ -435,8 +435,8 @@ TIES = [
     ),
     Mutant(
         "enqueue.lua",
-        "local owner = mine[key] or found[key]",
-        "local owner = found[key]",
+        "local owner = mine[key] or found[n]",
+        "local owner = found[n]",
         "two of one call have the same key",
         TIED,
     ),
@@ -490,21 +490,21 @@ EDGES = [
     ),
     Mutant(
         "include/edges.lua",
-        "n, wants and record or '') == 0 then return end",
-        "n, wants and record or '') < 0 then return end",
+        "left = left - redis.call('HSETNX'",
+        "left = left - 1 - 0 * redis.call('HSETNX'",
         "an input sent twice counts twice",
         JOINED,
     ),
     Mutant(
         "include/edges.lua",
-        "id, -1) > 0 then return end",
-        "id, -1) > 1 then return end",
+        "if left == 0 then",
+        "if left == 1 then",
         "a step does not wait for the last of its inputs",
         JOINED,
     ),
     Mutant(
         "include/edges.lua",
-        "  redis.call('HDEL', key_of(q, 'waiting'), id)\n",
+        "  redis.call('HDEL', key_of(q, 'waiting'), unpack(ids))\n",
         "",
         "a step that starts is still waiting",
         JOINED,
@@ -518,8 +518,8 @@ EDGES = [
     ),
     Mutant(
         "include/edges.lua",
-        "if ended then finish(",
-        "if false then finish(",
+        "if never then",
+        "if false then",
         "a step that can never run waits for ever",
         JOINED,
     ),
@@ -547,6 +547,21 @@ EDGES = [
         "settle.lua", "if rare_ones then rare_ones.follow(q) end", "", "a settled job's edges are not followed", JOINED
     ),
 ]
+
+EDGES += [
+    Mutant("include/edges.lua", "elseif not is_there[n] then", "else", "of inputs that come together, one sent twice counts twice", JOINED),
+    Mutant("include/edges.lua", "if #counts > 0 then", "if false then", "inputs that come together are not counted", JOINED),
+    Mutant("include/edges.lua", "if #values > 0 then", "if false then", "inputs that come together are lost", JOINED),
+]  # fmt: skip
+TIES += [
+    Mutant("enqueue.lua", "if tie.l or tie.s or tie.i or tie.v then", "if false then", "claims pass over what hangs on jobs", TIED),
+    Mutant("tend.lua", "if redis.call('EXISTS', q.ties) == 0 then redis.call('HDEL', q.meta, 'weighs') end",
+           "redis.call('HDEL', q.meta, 'weighs')", "limits are forgotten while jobs have them", TIED),
+    Mutant("include/limits.lua", "LEVEL + first + (n - 1) * gap", "LEVEL + first", "jobs parked together lose their order", TIED),
+    Mutant("include/limits.lua", "if kept == want then", "if false then", "a claim gives more limited jobs than were wanted", TIED),
+    Mutant("include/claim.lua", "missing = all_shut and some or math.min(missing, some)", "missing = math.min(missing, some)",
+           "a claim of one job looks at few of those that are shut out", TIED),
+]  # fmt: skip
 
 KEPT_TESTS = ("tests/engine/test_kept.py", "-k", "valkey")
 KEPT = [

@@ -216,7 +216,8 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
     """
     found = script("enqueue")
     plain: list[Arg] = []
-    others: list[Arg] = []
+    others: list[NewJob] = []
+    hows: list[str] = []
     for job in jobs:
         special = job.priority or job.at_front or job.delay_ms or job.at_ms or job.check_id or job.expires_in_ms
         if not (special or job.ties or job.pass_over):
@@ -224,8 +225,18 @@ def enqueue(queue: QueueKeys, jobs: Sequence[NewJob], producer: str, number: int
         else:
             check = 2 if job.pass_over else int(job.check_id)
             how = f"{job.priority} {job.at_front:d} {job.delay_ms} {job.at_ms} {check} {job.expires_in_ms} {job.on_conflict}"
-            others += (job.id, job.record, job.ties, how)
-    args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain, *others]
+            others.append(job)
+            hows.append(how)
+    args: list[Arg] = [LAYOUT_ARG, producer, number, len(plain) // 2, *plain]
+    if len(set(hows)) == 1:  # mostly: then it is said once
+        args.append(hows[0])
+        for job in others:
+            args += (job.id, job.record)
+        args += (job.ties for job in others)
+    elif others:
+        args.append("")
+        for job, how in zip(others, hows, strict=True):
+            args += (job.id, job.record, job.ties, how)
     return Call(found, queue.block(found.keys), args, read_taken)
 
 

@@ -14,10 +14,11 @@ local wrong = layout_error(redis.call('HGET', q.meta, 'layout'))
 if wrong then return wrong end
 q.watched, q.progress, q.cancels = key_of(q, 'watched'), key_of(q, 'progress'), key_of(q, 'cancels')
 q.suspects, q.done, q.crashes = key_of(q, 'suspects'), key_of(q, 'done'), key_of(q, 'crashes')
+local inputs = {}
 for i = 0, tonumber(ARGV[4]) - 1 do
   local child = ARGV[3] == '' and ARGV[2] or ARGV[2] .. string.format('%d', ARGV[3] + i)
-  local ended = arrive(q, child, ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[9], ARGV[8], true)
-  if ended then finish(q, child, ended, q.done, now() + DAY_MS, 'cancelled') end
+  inputs[i + 1] = {child, ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[9], ARGV[8], true}
 end
+arrive(q, inputs)
 follow(q)
 return redis.call('EXISTS', key_of(q, 'outbox'))

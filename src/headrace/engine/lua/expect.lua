@@ -25,7 +25,7 @@ for _, id in ipairs(ids) do
     local before = redis.call('HGET', expects, ARGV[5])
     redis.call('HDEL', expects, ARGV[5])
     if before and redis.call('HEXISTS', waiting, id) == 1 and redis.call('HINCRBY', waiting, id, -before) <= 0 then
-      let_start(q, id, redis.call('HGET', q.jobs, id), ties_of(q, id))
+      let_start(q, {id})
     end
   end
 end

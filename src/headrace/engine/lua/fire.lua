@@ -52,7 +52,10 @@ local function make(id, record, due, is_front, packed)
   if redis.call('SREM', q.lingering, id) == 1 then redis.call('LREM', q.ready, 0, id) end
   redis.call('HSET', q.jobs, id, record)
   if found[4] then index_put(q, {id}, {record}) end
-  if ties then redis.call('HSET', q.ties, id, packed) end
+  if ties then
+    redis.call('HSET', q.ties, id, packed)
+    weigh(q, ties)
+  end
   if ties and ties.u then bind(q, id, ties, now_ms) end
   if due > now_ms then
     redis.call('ZADD', q.delayed, due, id)

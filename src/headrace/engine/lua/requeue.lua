@@ -27,11 +27,15 @@ redis.call('HDEL', q.crashes, id)
 redis.call('HSET', q.jobs, id, ARGV[4])
 if is_indexed(q) then index_again(q, {id}, {ARGV[4]}) end
 if redis.call('HEXISTS', key_of(q, 'kept'), id) == 1 then add_token(q, id, 'k') end
-if ties then redis.call('HSET', q.ties, id, ARGV[5]) end
+if ties then
+  redis.call('HSET', q.ties, id, ARGV[5])
+  weigh(q, ties)
+end
 if redis.call('PERSIST', key_of(q, 'saved:' .. id)) == 1 then
   local with_saved = ties or {}
   with_saved.v = true
   redis.call('HSET', q.ties, id, cmsgpack.pack(with_saved))
+  weigh(q, with_saved)
 end
 local missing = ties and ties.p and ties.p - redis.call('HLEN', key_of(q, 'inputs:' .. id)) or 0
 if ties and ties.p then

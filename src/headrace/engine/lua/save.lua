@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- save: keep the checkpoint of a job that this run holds; a tie leads the next claim to it, and frees it at the job's end.
--- keys: jobs watched ties
+-- keys: jobs meta watched ties
 -- ARGV[1] layout  [2] job id  [3] session  [4] its next name, which it has if it was adopted just now  [5] fence  [6] state
 -- returns 1, or 0 when the job is not this run's any more
 -- include: record
@@ -16,6 +16,7 @@ if last and tonumber(last) > tonumber(ARGV[5]) then return 0 end
 if not ties.v then
   ties.v = true
   redis.call('HSET', q.ties, id, cmsgpack.pack(ties))
+  weigh(q, ties)
 end
 redis.call('HSET', saved, 'state', ARGV[6], 'fence', ARGV[5])
 return 1

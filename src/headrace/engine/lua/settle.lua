@@ -21,15 +21,19 @@ local time = redis.call('TIME')
 local now_ms, now_us = time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
 local lost, rare_ones = {}, nil
 
--- What most calls never need, made when one does: this script runs for every job, and each function costs it 60 ns.
+-- What most calls never need, made when one does, in three parts: this script runs for every job, and each function costs it 60 ns.
 local function rare()
   if rare_ones then return rare_ones end
   -- include: record
   -- include: ties
   -- include: place
   -- include: ending
-  -- include: index
-  local it = {index_drop = index_drop, front_of = front_of, ageing_of = ageing_of, promote = promote, tell = tell, drop_kept = drop_kept, with_result = with_result, all_ties = all_ties, untie = untie, key_of = key_of}
+  -- include: turns
+  local it = {
+    front_of = front_of, ageing_of = ageing_of, promote = promote, take_turns = take_turns, tell = tell, drop_kept = drop_kept,
+    with_result = with_result, all_ties = all_ties, has_reader = has_reader, untie = untie, untie_rest = untie_rest, key_of = key_of,
+    with_inputs = {}, with_saved = {}, -- claimed jobs whose worker must fetch what others sent; or an earlier run saved
+  }
   rare_ones = it
 
   -- A claimed job that expires, or that a newer headrace wrote: it runs, ends, or is put off.
@@ -46,20 +50,35 @@ local function rare()
     return false
   end
 
-  -- include: edges
-  -- include: limits
-  it.has_reader, it.follow, it.with_inputs, it.with_saved = has_reader, follow, with_inputs, with_saved
-  it.write_buckets, it.untie_rest = write_buckets, untie_rest
-  it.hold_back, it.through_gates, it.next_gate, it.take_turns = hold_back, through_gates, next_gate, take_turns
-  it.hold_suspect = hold_suspect
+  function it.follow(q)
+    if #ended_jobs == 0 then return end
+    -- include: edges
+    follow(q)
+  end
+
+  function it.index()
+    if it.index_drop then return it end
+    -- include: index
+    it.index_drop, it.index_again = index_drop, index_again
+    return it
+  end
+
+  local gates
+  function it.gates()
+    if gates then return gates end
+    -- include: limits
+    gates = {
+      write_buckets = write_buckets, hold_back = hold_back, through_gates = through_gates, next_gate = next_gate, hold_suspect = hold_suspect,
+    }
+    return gates
+  end
+
   -- How many more jobs of the queue may run.
   function it.room(q, most)
     local running = 0
     for _, holder in ipairs(redis.call('ZRANGE', q.sessions, 0, -1)) do running = running + redis.call('SCARD', key_of(q, 'held:' .. holder)) end
     return most - running
   end
-
-  function it.has_groups(q) return redis.call('EXISTS', key_of(q, 'groups')) == 1 end
 
   -- To the head of its queue, uncharged: it has not run.
   function it.let_go(q, ids, is_suspect)
@@ -92,7 +111,7 @@ local function rare()
   function it.note_errors(q, ours, ids)
     local records = {}
     for i = 1, #ours do records[i] = ARGV[ours[i] + 2] end
-    index_again(q, ids, records)
+    it.index().index_again(q, ids, records)
   end
 
   -- Again later, or at once at the tail. Returns the ids that are not cancelled.
@@ -156,14 +175,15 @@ local function tell_all(q, ours, ids, is_dropped)
   end
   local ties = rare().all_ties(q, ids)
   if not ties then return end
-  local rest = {ids = {}, keys = {}, owners = {}}
+  local rest, untie = {n = 0, ids = {}, keys = {}, owners = {}, inputs = {}}, rare().untie
   for i = 1, #ids do
     if ties[i] then
-      local record = ARGV[ours[i] + 2]
-      local old = is_dropped and ties[i].e and rare().has_reader(ties[i]) and redis.call('HGET', q.jobs, ids[i])
-      if old and string.byte(record, 1) ~= 0x9f then record = rare().with_result(old, record) end
-      if string.byte(record, 1) ~= 0x9f then record = DROPPED end
-      rare().untie(q, ids[i], ties[i], record, rest)
+      local record = is_dropped and DROPPED or ARGV[ours[i] + 2]
+      if is_dropped and ties[i].e and rare().has_reader(ties[i]) then
+        record = ARGV[ours[i] + 2]
+        if string.byte(record, 1) ~= 0x9f then record = rare().with_result(redis.call('HGET', q.jobs, ids[i]), record) end
+      end
+      untie(q, ids[i], ties[i], record, rest)
     end
   end
   rare().untie_rest(q, rest)
@@ -174,7 +194,7 @@ local function settle_group(q, kind, is_suspect, ours, ids)
     redis.call('HINCRBY', q.stats, 'succeeded', #ids)
     if redis.call('EXISTS', q.watched, q.ties) > 0 then tell_all(q, ours, ids, true) end
     redis.call('HDEL', q.jobs, unpack(ids))
-    if q.indexed then rare().index_drop(q, ids) end
+    if q.indexed then rare().index().index_drop(q, ids) end
   elseif kind == 's' or kind == 'f' or kind == 'c' then
     redis.call('HINCRBY', q.stats, kind == 's' and 'succeeded' or kind == 'f' and 'failed' or 'cancelled', #ids)
     local fields, members = {}, {}

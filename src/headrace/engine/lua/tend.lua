@@ -108,6 +108,7 @@ local function trim_ties()
   if redis.call('EXISTS', q.ties) == 0 then redis.call('DEL', groups, key_of(q, 'weights')) end
 end
 trim_ties()
+if redis.call('EXISTS', q.ties) == 0 then redis.call('HDEL', q.meta, 'weighs') end
 
 -- Jobs that have waited long enough for what would come from outside.
 local function end_waiting()

@@ -52,7 +52,7 @@ local function ring(q) redis.call('ZADD', q.wake, 0, '1') end
 local function first_queue_of(q, ties)
   if not ties.l or is_calm(q) then return nil end
   for _, limit in ipairs(ties.l or {}) do
-    if redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then return limit.n end
+    if is_lined_up(q, limit.n) then return limit.n end
   end
 end
 

@@ -18,12 +18,28 @@ local function is_calm(q)
   return q.calm
 end
 
+-- What else is asked once a script: whether a key is there, and whether jobs stand before a limit.
+local function is_there(q, name)
+  q.there = q.there or {}
+  if q.there[name] == nil then q.there[name] = redis.call('EXISTS', key_of(q, name)) == 1 end
+  return q.there[name]
+end
+
+local function is_lined_up(q, limit) return not is_calm(q) and is_there(q, 'parked:' .. limit) end
+
 -- On many jobs the same hangs: each wording is unpacked once. Who changes what was read writes it back.
 local unpacked = {}
 local function read_ties(packed)
   local found = unpacked[packed] or cmsgpack.unpack(packed)
   unpacked[packed] = found
   return found
+end
+
+-- Whether a claim must look at what hangs on jobs: `weighs` in meta, from the first job on of which it must until no job has ties.
+local function weigh(q, ties)
+  if q.weighs or not (ties.l or ties.s or ties.i or ties.v) then return end
+  redis.call('HSET', q.meta, 'weighs', 1)
+  q.weighs = true
 end
 
 local function ties_of(q, id)
@@ -39,14 +55,22 @@ local function all_ties(q, ids)
   return found
 end
 
+-- Whether somebody reads what this job ended with.
+local function has_reader(ties)
+  for _, edge in ipairs(ties.e or {}) do
+    if edge.r then return true end
+  end
+end
+
 -- Stand before a limit, by score: priority, then arrival.
 local function park_at(q, name, id, score)
-  q.calm = false
+  q.calm, q.there = false, nil
   redis.call('ZADD', key_of(q, 'parked:' .. name), score, id)
   redis.call('ZADD', key_of(q, 'parked'), score, id)
 end
 
 local function unpark(q, name, id)
+  q.there = nil
   redis.call('ZREM', key_of(q, 'parked'), id)
   return redis.call('ZREM', key_of(q, 'parked:' .. name), id)
 end
@@ -64,7 +88,7 @@ end
 
 -- What holds for a limit now: what was set for it by name, or for its template, or else what the job itself says.
 local function rule_of(q, limit)
-  if is_calm(q) then return limit end
+  if is_calm(q) or not is_there(q, 'limits') then return limit end
   local found = redis.call('HMGET', key_of(q, 'limits'), limit.n, limit.t)
   found = found[1] or found[2]
   return found and cmsgpack.unpack(found) or limit
@@ -79,7 +103,8 @@ local function loosen(q, id, ties, is_unstarted, has_ended)
     local rule = is_unstarted and rule_of(q, limit)
     local at = rule and rule.r and redis.call('HGET', key_of(q, 'rates'), limit.n)
     if at then redis.call('HSET', key_of(q, 'rates'), limit.n, string.format('%.3f', at - rule.p / rule.r * limit.k)) end
-    if not is_calm(q) and redis.call('EXISTS', key_of(q, 'parked:' .. limit.n)) == 1 then
+    -- Of a rate nothing comes back with an end.
+    if is_lined_up(q, limit.n) and (limit.c or at or is_there(q, 'limits')) then
       redis.call('ZADD', key_of(q, 'gates'), 0, limit.n)
       redis.call('ZADD', key_of(q, 'wake'), 0, '1')
     end
@@ -98,7 +123,7 @@ local ended_jobs = {} -- whose edges are still to be followed: see include/edges
 -- A job has ended, or is taken out (`record` nil): nothing of it stays but, for a while, the inputs of one that may come back.
 -- `rest`: of jobs that ran, what can be done for all at once is left to `untie_rest`.
 local function untie(q, id, ties, record, rest)
-  loosen(q, id, ties, false, true)
+  if ties.l then loosen(q, id, ties, false, true) end
   if ties.e and record then ended_jobs[#ended_jobs + 1] = {id, ties, record} end
   if ties.p then
     if not rest then
@@ -110,6 +135,9 @@ local function untie(q, id, ties, record, rest)
       local keep_ms = state_of(record) == FAILED and 30 * DAY_MS or DAY_MS
       redis.call('PEXPIRE', key_of(q, 'inputs:' .. id), keep_ms)
       redis.call('PEXPIRE', key_of(q, 'expects:' .. id), keep_ms)
+    elseif rest then
+      rest.inputs[#rest.inputs + 1] = key_of(q, 'inputs:' .. id)
+      rest.inputs[#rest.inputs + 1] = key_of(q, 'expects:' .. id)
     else
       redis.call('DEL', key_of(q, 'inputs:' .. id), key_of(q, 'expects:' .. id))
     end
@@ -120,8 +148,9 @@ local function untie(q, id, ties, record, rest)
     if record and state_of(record) == FAILED then redis.call('PEXPIRE', saved, 30 * DAY_MS) else redis.call('DEL', saved) end
   end
   if rest then
-    rest.ids[#rest.ids + 1] = id
-    if ties.u and not ties.m then rest.keys[#rest.keys + 1], rest.owners[#rest.owners + 1] = ties.u, id end
+    rest.n = rest.n + 1
+    rest.ids[rest.n] = id
+    if ties.u and not ties.m then rest.keys[#rest.keys + 1], rest.owners[#rest.keys + 1] = ties.u, id end
     return
   end
   if ties.u and not ties.m and redis.call('HGET', key_of(q, 'unique'), ties.u) == id then redis.call('HDEL', key_of(q, 'unique'), ties.u) end
@@ -130,6 +159,7 @@ end
 
 local function untie_rest(q, rest)
   if #rest.ids > 0 then redis.call('HDEL', q.ties, unpack(rest.ids)) end
+  if #rest.inputs > 0 then redis.call('DEL', unpack(rest.inputs)) end
   if #rest.keys == 0 then return end
   local owners, free = redis.call('HMGET', key_of(q, 'unique'), unpack(rest.keys)), {}
   for i = 1, #rest.keys do

@@ -7,14 +7,13 @@ local function owner_of(q, key, now_ms)
   return not (ends and tonumber(ends) <= now_ms) and owner
 end
 
--- Those of several keys, by key; false where a key is free.
+-- Those of several keys, by number; false where a key is free.
 local function owners_of(q, keys, now_ms)
-  local owners = {}
-  if #keys == 0 then return owners end
+  if #keys == 0 then return keys end
   local found = redis.call('HMGET', key_of(q, 'unique'), unpack(keys))
   if q.throttles == nil then q.throttles = redis.call('EXISTS', key_of(q, 'throttled')) == 1 end
-  for i = 1, #keys do owners[keys[i]] = found[i] and (q.throttles and owner_of(q, keys[i], now_ms) or not q.throttles and found[i]) end
-  return owners
+  for i = 1, q.throttles and #keys or 0 do found[i] = found[i] and owner_of(q, keys[i], now_ms) end
+  return found
 end
 
 -- Make a job the owner of its key.
