@@ -9,7 +9,7 @@ import rq_jobs
 from rq_bench import Bench
 
 import headrace.contrib.rq as rq
-from headrace.contrib.rq import Callback, Queue, Retry, cancel_job, get_current_job, requeue_job
+from headrace.contrib.rq import Callback, Queue, Retry, cancel_job, command, get_current_job, requeue_job
 from headrace.contrib.rq.decorators import job
 from headrace.contrib.rq.exceptions import (
     DeserializationError,
@@ -237,7 +237,7 @@ def test_the_decorator_enqueues(bench: Bench) -> None:
 
 def test_a_missing_name_says_so_when_called() -> None:
     """It can be imported, so that a program gets to the place where it is used."""
-    with pytest.raises(NotImplementedError, match="SpawnWorker: Worker runs each job"):
-        rq.SpawnWorker(["low"])
+    with pytest.raises(NotImplementedError, match="handle_command: a supervisor takes commands by itself"):
+        command.handle_command(None, {})
     with pytest.raises(AttributeError, match="nothing_of_rq"):
         rq.nothing_of_rq  # noqa: B018
