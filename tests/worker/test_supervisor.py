@@ -123,6 +123,8 @@ RUN += "sys.exit(run(decode_config(bytes.fromhex(sys.argv[1]))))"
         ("1 / 0", 2, "ZeroDivisionError"),
         ("import os; os._exit(3)", 70, "ended before it had imported it"),
         (APP + THREAD, 78, r"\(ticker\).*--start spawn"),
+        # It starts itself anew in each process that is forked.
+        (APP + THREAD.replace("ticker", "OtelBatchSpanRecordProcessor"), 69, "no server answers"),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_in_its_exit_code_and_one_message(
