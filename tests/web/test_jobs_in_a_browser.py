@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browser import assert_fits, browsing, find_chromium
 from playwright.sync_api import BrowserContext, Page, expect
 from scenario_lab import Lab, until
@@ -175,6 +176,35 @@ def test_keys_reach_search_help_and_pages(lab: Lab, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_url(f"{address}/jobs?filter=state*")
         expect(page.locator("tbody tr")).to_have_count(0)
+
+
+def test_what_asks_before_it_acts_is_accessible(lab: Lab, tmp_path: Path) -> None:
+    """The list with ticks, the questions, the end of an action, the form of a clone: no violation that axe knows of."""
+    job = lab.app.options(queue="idle", tags=["vip"]).enqueue("mail.send", user={"id": 42})
+
+    def see(page: Page) -> None:
+        found = Axe().run(page, options={"resultTypes": ["violations"]})
+        assert found.violations_count == 0, found.generate_report()
+        assert_fits(page)
+
+    with web(lab.url, tmp_path / "web.log") as address, browsing() as page:
+        page.goto(f"{address}/jobs/idle/{job.id}/clone")
+        see(page)
+        page.goto(f"{address}/jobs?filter=tag:vip")
+        page.locator("#filter").focus()
+        expect(page.locator("#suggested")).to_be_visible()
+        see(page)
+        page.keyboard.press("Escape")
+        page.locator("tbody input[type=checkbox]").check()
+        page.locator("#ticks").get_by_role("button", name=EN["do_cancel"]).click()
+        expect(page.locator("h1")).to_have_text("Cancel 1 job?")
+        see(page)
+        page.goto(f"{address}/jobs?filter=tag:vip")
+        page.get_by_role("button", name=EN["all_cancel"]).click()
+        see(page)
+        page.get_by_role("button", name=f"{EN['do_cancel']}: 1").click()
+        expect(page.locator("main .told")).to_be_visible()
+        see(page)
 
 
 @pytest.mark.parametrize(("language", "locale"), [("en", "en-GB"), ("vi", "vi-VN")])

@@ -267,7 +267,7 @@ def _act_on(
         talk(f"{len(targets)} jobs")
         return OK
     if targets and (filter_text or action is Action.DELETE):
-        confirm(_ASKS[action].format(n=f"{len(targets):,}"), yes=yes)
+        confirm(_ASKS[action].format(jobs=f"{len(targets):,} job" + "s" * (len(targets) != 1)), yes=yes)
     code = OK
     for keys, job_id in tracked(targets, action):
         try:
@@ -287,8 +287,8 @@ def _act_on(
 
 
 _ASKS = {
-    Action.RETRY: "Retry {n} jobs?", Action.RUN: "Run {n} jobs now?", Action.CANCEL: "Cancel {n} jobs?",
-    Action.DELETE: "Delete {n} jobs for good?",
+    Action.RETRY: "Retry {jobs}?", Action.RUN: "Run {jobs} now?", Action.CANCEL: "Cancel {jobs}?",
+    Action.DELETE: "Delete {jobs} for good?",
 }  # fmt: skip
 _WHY_NOT = {
     (Action.RETRY, "live"): "it has not ended, so there is nothing to retry",
