@@ -293,7 +293,9 @@ class Flow:
         return node
 
     def _add_flow(self, other: Flow, parents: Sequence[Node[Any]], when: str) -> Node[Any]:
-        if other is self or not other.nodes:
+        if other is self:
+            raise UsageError("a flow cannot be a part of itself: its steps would wait for each other in a circle")
+        if not other.nodes:
             raise UsageError("a flow can take in another one that has steps")
         copies: dict[Node[Any], Node[Any]] = {}
         for node in other.nodes:

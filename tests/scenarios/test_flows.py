@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,21 @@ def test_wrong_flows_are_refused_where_they_are_written() -> None:
         chain_app.send_flow((one.call(1) >> one.options(job_id="mine").call()).flow())
     with pytest.raises(UsageError, match="when: expected"):
         chain_app.flow().add(one.call(1), when="always")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="in a circle"):
+        other.add(other)
+    with pytest.raises(UsageError, match="has steps"):
+        other.add(chain_app.flow())
+
+
+def test_a_flow_of_a_million_steps_is_refused_and_told_of_groups() -> None:
+    """Steps are capped, and so are the calls of a group; nothing is sent."""
+    large = chain_app.flow()
+    with pytest.raises(UsageError, match="at most 10,000 steps: use a group"):
+        for _ in range(1_000_000):
+            large.add(one.call(1))
+    assert len(large.nodes) == 10_000
+    with pytest.raises(UsageError, match="expected 1 to 1,000,000 calls, got 1,000,001"):
+        group(repeat(one.call(1), 1_000_001))
 
 
 def test_a_flow_is_unique_by_its_last_step_until_it_has_ended(lab: Lab) -> None:
