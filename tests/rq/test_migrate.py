@@ -93,6 +93,7 @@ def see_moved(bench: Bench, rows: dict[tuple[str, str], Row], told: Told) -> Non
     assert failed.is_failed and failed.meta == {"n": 1}
     assert "ZeroDivisionError: division by zero" in (failed.exc_info or "") and failed.ended_at is not None
     assert job("child").is_deferred and job("grandchild").is_deferred and job("child-of-any").is_deferred
+    assert job("child-of-any").allow_dependency_failures and options(bench, "failed").failure_ttl_ms == 10_000_000
 
     job("with-retries").cancel()
     bench.work()

@@ -111,9 +111,13 @@ def _draft(queue: Queue, job: StoredJob) -> Job:
     result_ttl = job.result_ttl
     if job.has_children and 0 <= (result_ttl or 0) < PARENT_TTL_S:
         result_ttl = PARENT_TTL_S
-    draft = queue.create_job("moved", timeout=job.timeout, result_ttl=result_ttl, description=job.description)
+    draft = queue.create_job(
+        "moved", timeout=job.timeout, result_ttl=result_ttl, failure_ttl=job.failure_ttl, description=job.description
+    )
+    draft.allow_dependency_failures = job.may_parents_fail or None
     if job.delays:
         draft.retries_left, draft.retry_intervals = len(job.delays), job.delays
+        draft.enqueue_at_front_on_retry = job.is_front_on_retry
     if job.repeats:
         draft.repeats_left, draft.repeat_intervals = job.repeats, job.repeat_intervals
     if job.rate_limit:
