@@ -234,6 +234,8 @@ def test_all_that_match_are_counted_first_and_done_in_steps(app: Headrace, visit
                 break
             go_on(client, at, {})
         assert "Cancel 1,200 jobs?" in text
+        with visit(Access.read("bob")) as reader:
+            assert reader.get(at).status_code == 403
         late = app.queue("mail").enqueue("mail.send", 1)
         assert app.client.run(admin.count_jobs(queue_keys("mail"))).done == 0
         assert client.post(at, headers=OWN, data={"count": "7"}).status_code == 404

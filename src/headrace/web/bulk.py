@@ -21,7 +21,7 @@ from headrace.engine.bulk import ACTS, Action, Bulk
 from headrace.engine.keys import check_job_id, check_queue_name
 from headrace.errors import DuplicateJob, JobNotFound, UsageError
 from headrace.web.access import Access
-from headrace.web.frame import Frame
+from headrace.web.frame import Frame, Refused
 from headrace.web.jobs import RIGHTS, see_if_allowed
 
 MOST_TICKED = 300
@@ -95,6 +95,9 @@ class BulkPages:
         return self._to(request, new)
 
     async def _show(self, request: Request, action: Action) -> Response:
+        """Only to who may go on with it: its filter may hold what others may not see."""
+        if not request.state.access.may(RIGHTS[action]):
+            raise Refused(request.state.words("no_right"))
         return await self._frame.render(request, "bulk", bulk=await self._read(request, action), most=bulk.MOST_JOBS)
 
     async def _step(self, request: Request, action: Action, form: Mapping[str, str]) -> Response:
