@@ -20,7 +20,7 @@ SHORT = {
     "tracking": ("--seconds", "6", "--rounds", "1", "--away", "15"),
     "analytics": ("--views", "600000", "--days", "30", "--before", "10", "--cancels", "2"),
     "activity": ("--seconds", "6", "--rounds", "2", "--away", "15", "--rate", "20"),
-    "notification": ("--notices", "1000", "--rate", "50", "--away", "60", "--waiting", "300"),
+    "notification": ("--notices", "1500", "--rate", "40", "--away", "60", "--waiting", "300"),
 }
 
 

@@ -21,7 +21,6 @@ from systems.notification.book import Letter, Waiting
 from systems.notification.kinds import KINDS
 from systems.notification.mail import make_mail
 from systems.notification.models import SCHEMA
-from systems.notification.pace import Window
 from systems.notification.providers import ANSWERS_WITHIN_S, Away, Busy, Failed, Rejected, send_mail, send_to_service
 from systems.notification.quiet import quiet_until
 from systems.notification.unsubscribing import Subscription, make_link
@@ -35,8 +34,6 @@ PATIENCE = Retry(1000, delay=1, max_delay=10, on=DATABASE_ERRORS)
 """For a database that is away for some hours."""
 RETRIES = 6
 RETRY = Retry(RETRIES, delay=1, max_delay=60, on=(Failed, JobTimeout))
-A_SECOND = {"mail": 80, "sms": 40, "push": 80}
-"""What the providers are asked for: somewhat less than they allow, for what bunches on the way to them."""
 AWAY_S = 2.0
 """How soon one delivery tries a provider again that is away; the others wait for what it finds."""
 GIVES_UP_AFTER = timedelta(days=1)
@@ -80,41 +77,28 @@ async def enqueue(delivery: Waiting) -> None:
 def _limits(channel: str, *, rate: str, burst: int, concurrency: int) -> list[Limit]:
     """One user's notices stay in order: the next one waits while one is retried, but an urgent one does not wait for calm ones.
 
-    `burst`: how many may follow at once when this worker was held up; never more than rate + burst - 1 start in a second.
-    `concurrency`: so that a provider that is slow leaves room for the others.
+    A provider counts requests, a limit the starts of jobs, and a request may be held up for long on its way. But in any second no
+    more can come than start in it (rate + burst - 1) and were on their way before (concurrency): the sum is what a provider allows.
     """
     line = Limit(f"{channel}:{{user}}:{{lane}}", concurrency=1, until="finish")
     return [line, Limit(channel, rate=rate, burst=burst, concurrency=concurrency)]
 
 
-@app.task(
-    queue=DELIVERIES,
-    limits=_limits("mail", rate=f"{A_SECOND['mail']}/s", burst=15, concurrency=20),
-    retry=RETRY,
-    timeout=60,
-)
+@app.task(queue=DELIVERIES, limits=_limits("mail", rate="80/s", burst=5, concurrency=16), retry=RETRY, timeout=60)
 async def mail(delivery: str, user: str, lane: str) -> str:
+    """To a server that allows 100 a second."""
     return await deliver(delivery, _by_mail)
 
 
-@app.task(
-    queue=DELIVERIES,
-    limits=_limits("sms", rate=f"{A_SECOND['sms']}/s", burst=6, concurrency=30),
-    retry=RETRY,
-    timeout=60,
-)
+@app.task(queue=DELIVERIES, limits=_limits("sms", rate="36/s", burst=3, concurrency=12), retry=RETRY, timeout=60)
 async def sms(delivery: str, user: str, lane: str) -> str:
-    """The provider allows 50 requests in any second: 40 are sent, the rest is left to what bunches on the way."""
+    """To a service that allows 50 a second."""
     return await deliver(delivery, _by_service)
 
 
-@app.task(
-    queue=DELIVERIES,
-    limits=_limits("push", rate=f"{A_SECOND['push']}/s", burst=15, concurrency=30),
-    retry=RETRY,
-    timeout=60,
-)
+@app.task(queue=DELIVERIES, limits=_limits("push", rate="80/s", burst=5, concurrency=16), retry=RETRY, timeout=60)
 async def push(delivery: str, user: str, lane: str) -> str:
+    """To a service that allows 100 a second."""
     return await deliver(delivery, _by_service)
 
 
@@ -172,7 +156,6 @@ async def _mind_the_hour(letter: Letter) -> None:
 async def _sent(letter: Letter, send: Sender) -> str:
     """The provider's reference. What it says otherwise is noted, and becomes a retry, a pause for all, or a dead letter."""
     job = current_job()
-    await windows()[letter.channel].turn()
     try:
         return await send(letter, job.idempotency_key)
     except Busy as error:
@@ -287,11 +270,6 @@ def engine() -> AsyncEngine:
     """Of this process, opened at its first job."""
     # Each statement is a transaction. A connection that is dead is found out by its use, and the job put off.
     return make_async_engine(SCHEMA, pool_size=16, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT")
-
-
-@cache
-def windows() -> dict[str, Window]:
-    return {channel: Window(most) for channel, most in A_SECOND.items()}
 
 
 @cache
