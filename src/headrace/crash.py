@@ -14,7 +14,7 @@ from typing import Final
 
 SCRIPTS = (
     "adopt", "announce", "arrive", "beat", "cancel", "claim", "delete", "enqueue", "expect", "fire", "flow_put", "follow", "give_back",
-    "grow", "grow_clear", "limit_hold", "lines", "link", "open", "progress", "release", "renew", "requeue", "run_now", "save",
+    "grow", "grow_clear", "limit_hold", "lines", "link", "note", "open", "progress", "release", "renew", "requeue", "run_now", "save",
     "schedule_look", "schedule_put", "schedule_renew", "settle", "stream", "tally", "tend", "unwatch", "watch",
 )  # fmt: skip
 """What is sent to the server; a claim without outcomes is `claim`, one with outcomes is `settle`."""

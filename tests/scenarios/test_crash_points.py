@@ -234,7 +234,7 @@ def test_a_producer_dies_with_its_job_stored_or_not(
 
 ACTS = {"cancel": "job.cancel()", "delete": "job.delete()", "requeue": "job.retry()", "watch": "job.wait(5)",
         "run_now": "app.client.run(ops.run_now(queue_keys('default'), job.id))",
-        "unwatch": "job.wait(0)", "follow": "list(job.stream(timeout=5))"}  # fmt: skip
+        "note": "job.note('why', 'asked')", "unwatch": "job.wait(0)", "follow": "list(job.stream(timeout=5))"}  # fmt: skip
 
 
 @pytest.mark.parametrize("point", [pytest.param(point, marks=LONG) for point in phases(*ACTS)])
