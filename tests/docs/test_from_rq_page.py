@@ -1,4 +1,4 @@
-"""The code of docs/howto/from-rq.md runs as shown."""
+"""The code of docs/howto/from-rq.md, and of its Vietnamese twin, runs as shown."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import pytest
 
 from headrace.contrib.rq import Worker
 
-PAGE = Path(__file__).parents[2] / "docs/howto/from-rq.md"
+PAGES = Path(__file__).parents[2] / "docs/howto"
 
 
-def test_its_code_does_what_the_page_says(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["from-rq.md", "from-rq.vi.md"])
+def test_its_code_does_what_the_page_says(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call is queued, and a worker knows its queues in order."""
     monkeypatch.setenv("HEADRACE_URL", url)
-    source = "\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf8"), re.MULTILINE | re.DOTALL))
+    source = "\n".join(
+        re.findall(r"^```python\n(.*?)^```$", (PAGES / name).read_text("utf8"), re.MULTILINE | re.DOTALL)
+    )
     module: dict[str, object] = {"__name__": "from_rq_page"}
-    exec(compile(source, str(PAGE), "exec"), module)
+    exec(compile(source, name, "exec"), module)
     worker = module["worker"]
     assert isinstance(worker, Worker)
     assert worker.queue_names() == ["high", "default", "low"]
