@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headrace import HeadraceError, JobNotFound, QueueFull, ServerError
+from headrace import HeadraceError, JobNotFound
 from systems.analytics.models import SCHEMA, ReadyReport, ReportFile
 from systems.analytics.progress import Progress, progress_of, read_counted
 from systems.analytics.question import read_question
@@ -26,6 +26,7 @@ from systems.analytics.tasks import QUEUE, app, report_of
 from systems.analytics.telling import can_tell, check_user, tell_when_ready
 from systems.analytics.words import number, words
 from systems.common.database import make_async_engine
+from systems.common.outages import tell_outages
 
 QUEUE_WITHIN_S = 3.0
 DATABASE_WITHIN_S = 2.0
@@ -56,20 +57,7 @@ async def lifespan(web: FastAPI) -> AsyncIterator[None]:
 
 
 web = FastAPI(title="Analytics", lifespan=lifespan)
-
-
-@web.exception_handler(ServerError)
-@web.exception_handler(QueueFull)
-@web.exception_handler(TimeoutError)
-async def tell(_: Request, error: Exception) -> Response:
-    """The queue takes nothing, or does not answer: ask again."""
-    return JSONResponse({"error": str(error) or "the queue does not answer"}, 503, {"Retry-After": "1"})
-
-
-@web.exception_handler(OSError)
-@web.exception_handler(SQLAlchemyError)
-async def tell_of_the_database(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the database is away"}, 503, {"Retry-After": "5"})
+tell_outages(web)
 
 
 @web.exception_handler(JobNotFound)

@@ -18,8 +18,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.templating import Jinja2Templates
 from sqlalchemy.exc import SQLAlchemyError
 
-from headrace import Job, JobNotFound, QueueFull, ServerError
+from headrace import Job, JobNotFound
 from systems.common.database import make_async_engine
+from systems.common.outages import tell_outages
 from systems.notification import journeys
 from systems.notification.kinds import CHANNELS, KINDS, Asked, read_asked
 from systems.notification.models import SCHEMA
@@ -55,20 +56,7 @@ async def lifespan(web: FastAPI) -> AsyncIterator[None]:
 
 
 web = FastAPI(title="Notification", lifespan=lifespan)
-
-
-@web.exception_handler(ServerError)
-@web.exception_handler(QueueFull)
-@web.exception_handler(TimeoutError)
-async def tell(_: Request, error: Exception) -> Response:
-    """The queue takes nothing, or does not answer: ask again."""
-    return JSONResponse({"error": str(error) or "the queue does not answer"}, 503, {"Retry-After": "1"})
-
-
-@web.exception_handler(OSError)
-@web.exception_handler(SQLAlchemyError)
-async def tell_of_the_database(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the database is away"}, 503, {"Retry-After": "5"})
+tell_outages(web)
 
 
 @web.get("/", response_class=HTMLResponse)
