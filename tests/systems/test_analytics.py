@@ -36,6 +36,7 @@ from systems.common.programs import ROOT, Program, running, until, web_server, w
 
 MIGRATIONS = ROOT / "systems/analytics/migrations"
 SLOW_S = 60.0
+HOLD = 1_505  # The number of an advisory lock.
 MAY = [date(2026, 5, day) for day in range(1, 32)]
 
 
@@ -105,6 +106,30 @@ class Lab:
     def counted(self) -> Counter[date]:
         """How often each day was counted to its end."""
         return Counter(day for (day,) in self.rows("SELECT day FROM day_counted"))
+
+
+@contextmanager
+def held_after(lab: Lab, days: int) -> Iterator[None]:
+    """In it, so many days are counted, and no more: the next ones wait at a lock, however fast the machine is."""
+    with psycopg.connect(lab.environment["DATABASE_URL"]) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(%s)", (HOLD,))
+        lab.rows(
+            f"""
+            CREATE FUNCTION analytics.hold() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF (SELECT count(*) FROM analytics.day_counted) >= {days} THEN
+                    PERFORM pg_advisory_xact_lock_shared({HOLD});
+                END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER hold BEFORE INSERT ON analytics.day_counted FOR EACH ROW EXECUTE FUNCTION analytics.hold()
+            """
+        )
+        try:
+            yield
+        finally:
+            holder.rollback()
+            lab.rows("DROP FUNCTION analytics.hold() CASCADE")
 
 
 @pytest.fixture(scope="session")
@@ -238,7 +263,7 @@ def test_a_killed_worker_goes_on_from_the_days_that_are_done(lab: Lab) -> None:
     """All its processes are killed halfway: what was counted is not counted again, but for the days it was just at."""
     lab.views_on(MAY, 2_000)
     report = lab.ask(MAY[0], MAY[-1])["id"]
-    with lab.worker() as program:
+    with held_after(lab, 15), lab.worker() as program:
         until(lambda: len(lab.counted()) >= 15, SLOW_S, "half of the days")
         program.kill()
     before = lab.counted()
