@@ -20,8 +20,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## run the main job: pages counted by ten processes, one killed on the way
 	$(BIN)/headrace demo
 
-test: $(READY) ## run the tests (8 minutes)
-	$(BIN)/python -m pytest -n 2
+test: $(READY) ## run the tests (10 minutes)
+	$(BIN)/python -m pytest -n 3
 
 check: $(READY) ## lint, types and layers
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ check: $(READY) ## lint, types and layers
 	$(BIN)/lint-imports
 
 full: $(READY) check ## everything, the long proofs too
-	$(BIN)/python -m pytest -n 2 -m "long or not long" --timeout 1200
+	$(BIN)/python -m pytest -n 3 -m "long or not long" --timeout 1200
 
 torture: $(READY) ## every fault on real workers: SECONDS=60 SEED=11 PROGRAM=/usr/bin/redis-server LEDGER=postgresql
 	$(if $(LEDGER),PYTHONPATH=. $(BIN)/python tests/effects/postgres_server.py) $(BIN)/headrace torture --seconds $(or $(SECONDS),60) \
@@ -44,7 +44,7 @@ soak: $(READY) ## a day on a clock 20 times as fast: nothing may grow or be left
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),72)
 
 mutants: $(READY) ## see every small fault, planted on purpose, noticed (10 minutes)
-	$(BIN)/python -m pytest -n 2 -m "long or not long" tests/mutants
+	$(BIN)/python -m pytest -n 3 -m "long or not long" tests/mutants
 
 matrix: $(READY) ## run the tests of every fault, write docs/fault-matrix.md (15 minutes)
 	PYTHONPATH=tests/faults $(BIN)/python tests/faults/matrix_page.py
