@@ -12,11 +12,14 @@ from engine_kit import Kit, ids_of, make_due, record_bytes
 from headrace import ServerCorrupt
 from headrace.core.record import Stored
 from headrace.core.schedule import Spec
+from headrace.core.ties import Limit, Ties, Unique
 from headrace.engine import audit as auditing
 from headrace.engine import ops, schedules
 from headrace.engine.audit import audit, faults, home_of, repair
 from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
+
+ONE_AT_ONCE = Ties(limits=(Limit("door", concurrency=1),))
 
 
 @pytest.fixture
@@ -175,6 +178,34 @@ def test_a_job_that_two_sessions_hold_stays_with_one(kit: Kit, session: str) -> 
     assert [] == kit.client.run(repair(kit.queue)).violations
     assert [b"held"] == list(send(kit, "SMEMBERS", kit.queue.held(other)))
     assert [] == list(send(kit, "SMEMBERS", kit.queue.held("s")))
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_claims_that_would_not_look_at_a_limit_are_told_and_mended(
+    client: SyncClient, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word that makes them look is lost: the audit says so while a limit hangs on a job; a unique key needs no look."""
+    if size == "large":
+        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 1)
+    kit = Kit(client)
+    kit.open("s")
+    for name, ties in (("key", Ties(unique=Unique())), ("one", ONE_AT_ONCE), ("two", ONE_AT_ONCE)):
+        packed = ties.of("kit.task", {})
+        kit.client.enqueue("default", [ops.NewJob(name, kit.record(ties=packed), ties=packed)])
+        if name == "key":
+            assert [] == rules(kit)
+    send(kit, "HDEL", kit.queue.meta, "weighs")
+    (found,) = kit.client.run(audit(kit.queue)).violations
+    assert ("meta", True) == (
+        found.rule,
+        "as those of job one" in found.message or "as those of job two" in found.message,
+    )
+    assert [] == kit.client.run(repair(kit.queue)).violations
+    claims = kit.claim("s")
+    assert {"key", "one"} == set(ids_of(claims))
+    kit.settle("s", claims)
+    kit.settle("s", kit.claim("s"))
+    assert [] == rules(kit)
 
 
 def test_many_faults_are_mended_a_slice_at_a_time(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

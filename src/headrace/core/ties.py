@@ -275,6 +275,11 @@ def limits_in(packed: bytes | None) -> list[dict[str, Any]]:
     return [] if packed is None else msgspec.msgpack.decode(packed).get("l", [])
 
 
+def weighs(packed: bytes | None) -> bool:
+    """Whether a claim must look at these ties, as they are stored: `weigh` of lua/include/ties.lua says it to the scripts."""
+    return packed is not None and not {"l", "s", "i", "v"}.isdisjoint(msgspec.msgpack.decode(packed))
+
+
 def group_in(packed: bytes | None) -> str | None:
     """The group of a job's ties, as they are stored."""
     return None if packed is None else msgspec.msgpack.decode(packed).get("g")

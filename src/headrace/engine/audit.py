@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.core.record import Stored
 from headrace.core.schedule import decode_entry, instant_text
-from headrace.core.ties import limits_in
+from headrace.core.ties import limits_in, weighs
 from headrace.engine import index, schedules
 from headrace.engine.admin import QueueCounts, count_jobs, text_pairs
 from headrace.engine.call import Arg, Call, Steps, command, script
@@ -608,7 +608,32 @@ def _check_meta(queue: QueueKeys, *, is_held: bool) -> Steps[list[Violation]]:
         wrong.append(Violation(queue.name, "meta", "the queue has jobs, but does not say which layout it has"))
     if (fence is None and is_held) or (fence is not None and not fence.isdigit()):
         wrong.append(Violation(queue.name, "meta", "the last fence is not known: fences may repeat"))
+    for job_id in (yield from _unweighed(queue)):
+        text = (
+            f"the queue does not say that claims must look at ties, as those of job {job_id}: its limits would not hold"
+        )
+        wrong.append(Violation(queue.name, "meta", text))
     return wrong
+
+
+def _unweighed(queue: QueueKeys) -> Steps[list[str]]:
+    """The first job whose ties a claim must look at, although `weighs` in meta does not say so; none, when all is well."""
+    if (yield from _says_weighs(queue)):
+        return []
+    for job_id, packed in (yield from _scan_pairs("HSCAN", queue.ties)).items():
+        if not weighs(packed):
+            continue
+        # It is said with the first such job, and taken back when no job has ties: only what is still there counts.
+        is_said = yield from _says_weighs(queue)
+        is_there = yield command("HEXISTS", queue.ties, job_id, key=queue.ties, decode=bool)
+        if is_there and not is_said:
+            return [job_id]
+    return []
+
+
+def _says_weighs(queue: QueueKeys) -> Steps[bool]:
+    said: bool = yield command("HEXISTS", queue.meta, "weighs", key=queue.meta, decode=bool)
+    return said
 
 
 def _check_schedules(queue: QueueKeys) -> Steps[list[Violation]]:
@@ -753,6 +778,8 @@ def _mend_queue(queue: QueueKeys) -> Steps[None]:
         named: list[str] = orphans if first == 0 else []
         pairs: list[Arg] = [word for pair in some for word in pair]
         yield _call("admin_mend_queue", queue, (len(named), *named, *pairs))
+    if (yield from _unweighed(queue)):
+        yield command("HSET", queue.meta, "weighs", 1, key=queue.meta, decode=int)
     for _, key in (yield from _unnoted(queue)):
         yield command("PEXPIRE", key, DAY_MS, key=key, decode=int)
     for name, job_ids in (yield from _idle_slots(queue)).items():
