@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,11 +40,7 @@ from headrace.engine.clients import AsyncClient, ServerConfig, SyncClient, maske
 from headrace.engine.keys import check_job_id, check_queue_name, queue_keys, queues_key
 from headrace.errors import (
     ArgumentsMismatch,
-    DuplicateJob,
-    HeadraceError,
-    JobExists,
     JobNotFound,
-    NotDurable,
     TaskNotRegistered,
     UsageError,
 )
@@ -52,13 +48,13 @@ from headrace.events import Event, EventName, Events, Handler
 from headrace.job import Job, JobCall, job_of, take_existing
 from headrace.middleware import Middleware, MiddlewareFunction, as_middleware
 from headrace.queue import Queue, TakesItems, checked_options
+from headrace.sending import announce, store_many
 from headrace.task import AsyncTask, BatchTask, Task, check_batch_function, check_function, task_name
 
 if TYPE_CHECKING:  # what most programs do not use is imported when it is: see ADR 16
     from headrace.core.schedule import DeclareOptions
     from headrace.engine.schedules import Declared
     from headrace.flow import FlowRun, Flows
-    from headrace.growth import Added, Growth
     from headrace.limits import Limits
     from headrace.schedules import Schedules
 
@@ -73,7 +69,6 @@ MiddlewareT = TypeVar("MiddlewareT", bound="MiddlewareFunction")
 logger = logging.getLogger("headrace")
 
 URL_DEFAULT = "redis://localhost:6379/0"
-CHUNK_BYTES = 4 << 20
 SIGNAL_TASK = "headrace.signal"
 
 
@@ -181,7 +176,7 @@ class Headrace:
         self._declared: dict[str, _Declaration] = {}
         self._plain: dict[Callable[..., Any], Task[..., Any]] = {}
         self._signal_task = self._make_task(_pass_on, SIGNAL_TASK, {})
-        self._announced: set[str] = set()
+        self.announced: set[str] = set()
         self._lock = threading.Lock()
         self._config: ServerConfig | None = None
         self._client: SyncClient | None = None
@@ -563,48 +558,16 @@ class Headrace:
             The jobs, in the order of the calls.
         """
         if telemetry.outlet is None:
-            return self._send_many(calls)
+            return self.client.run(store_many(self, calls))
         with telemetry.outlet.enqueue_many(self, list(calls)) as traced:
-            return self._send_many(traced)
+            return self.client.run(store_many(self, traced))
 
     async def aenqueue_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
         """As `enqueue_many`."""
         if telemetry.outlet is None:
-            return await self._asend_many(calls)
+            return await self.aclient.run(store_many(self, calls))
         with telemetry.outlet.enqueue_many(self, list(calls)) as traced:
-            return await self._asend_many(traced)
-
-    def _send_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
-        jobs, parts = self._prepare_many(calls)
-        stored = 0
-        same: dict[str, str] = {}
-        for queue, durability, part in parts:
-            try:
-                self._announce(queue)
-                same.update(self.client.enqueue(queue, part, durability))
-            except HeadraceError as error:
-                _note_stored(error, stored, len(part), len(jobs))
-                raise
-            stored += len(part)
-        jobs = [take_existing(job, same) for job in jobs] if same else jobs
-        self._tell_enqueued(jobs)
-        return jobs
-
-    async def _asend_many(self, calls: Iterable[JobCall[R]]) -> list[Job[R]]:
-        jobs, parts = self._prepare_many(calls)
-        stored = 0
-        same: dict[str, str] = {}
-        for queue, durability, part in parts:
-            try:
-                await self._aannounce(queue)
-                same.update(await self.aclient.enqueue(queue, part, durability))
-            except HeadraceError as error:
-                _note_stored(error, stored, len(part), len(jobs))
-                raise
-            stored += len(part)
-        jobs = [take_existing(job, same) for job in jobs] if same else jobs
-        self._tell_enqueued(jobs)
-        return jobs
+            return await self.aclient.run(store_many(self, traced))
 
     def prepare(
         self, target: object, checked: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -655,15 +618,17 @@ class Headrace:
                 return traced
         new, job = self.new_job(call)
         queue = call.plan.queue
-        if queue not in self._announced:
-            self._announce(queue)
+        if queue not in self.announced:
+            self.client.run(announce(self, queue))
         if call.plan.depends_on:
-            return self._send_dependent(new, job, call.plan)
+            from headrace.flow_jobs import store_dependent
+
+            return self.client.run(store_dependent(self, new, job, call.plan))
         same = (self._client or self.client).enqueue(queue, (new,), call.plan.durability)
         if same:
             return take_existing(job, same)
         if self.events.hears_enqueued:
-            self._tell_enqueued([job])
+            self.tell_enqueued([job])
         return job
 
     async def asend(self, call: JobCall[R]) -> Job[R]:
@@ -674,41 +639,17 @@ class Headrace:
                 return traced
         new, job = self.new_job(call)
         queue = call.plan.queue
-        if queue not in self._announced:
-            await self._aannounce(queue)
+        if queue not in self.announced:
+            await self.aclient.run(announce(self, queue))
         if call.plan.depends_on:
-            return await self._asend_dependent(new, job, call.plan)
+            from headrace.flow_jobs import store_dependent
+
+            return await self.aclient.run(store_dependent(self, new, job, call.plan))
         same = await self.aclient.enqueue(queue, (new,), call.plan.durability)
         if same and job.id in same:
             return take_existing(job, same)
         if self.events.hears_enqueued:
-            self._tell_enqueued([job])
-        return job
-
-    def _send_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
-        from headrace.engine import flows
-
-        self.client.run(flows.see_parents(self._prefix, plan.depends_on))
-        same = self.client.enqueue(plan.queue, (new,), plan.durability)
-        if same:
-            return take_existing(job, same)
-        self.client.run(
-            flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on, flows.when_of(plan.or_failed))
-        )
-        self._tell_enqueued([job])
-        return job
-
-    async def _asend_dependent(self, new: ops.NewJob, job: Job[R], plan: Plan) -> Job[R]:
-        from headrace.engine import flows
-
-        await self.aclient.run(flows.see_parents(self._prefix, plan.depends_on))
-        same = await self.aclient.enqueue(plan.queue, (new,), plan.durability)
-        if same and job.id in same:
-            return take_existing(job, same)
-        await self.aclient.run(
-            flows.link_new(queue_keys(plan.queue, self._prefix), job.id, plan.depends_on, flows.when_of(plan.or_failed))
-        )
-        self._tell_enqueued([job])
+            self.tell_enqueued([job])
         return job
 
     # Flows
@@ -722,100 +663,22 @@ class Headrace:
         return self._signal_task.call(previous)
 
     def send_flow(self, flow: Flow) -> FlowRun[Any]:
-        """Store all jobs of a flow: those that wait first, so that nothing can end before what follows is there."""
+        """Store all jobs of a flow; use `flow.enqueue()`."""
+        from headrace.flow import store_flow
+
         if telemetry.outlet is None:
-            return self._store_flow(flow)
+            return self.client.run(store_flow(self, flow))
         with telemetry.outlet.enqueue_flow(self, flow.name):
-            return self._store_flow(flow)
+            return self.client.run(store_flow(self, flow))
 
     async def asend_flow(self, flow: Flow) -> FlowRun[Any]:
         """As `send_flow`."""
+        from headrace.flow import store_flow
+
         if telemetry.outlet is None:
-            return await self._astore_flow(flow)
+            return await self.aclient.run(store_flow(self, flow))
         with telemetry.outlet.enqueue_flow(self, flow.name):
-            return await self._astore_flow(flow)
-
-    def _store_flow(self, flow: Flow) -> FlowRun[Any]:
-        from headrace.engine import flows
-        from headrace.flow import FlowRun, compile_flow, existing_flow
-
-        plan = compile_flow(self, flow, _chunks)
-        home = queue_keys(plan.home, self._prefix)
-        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
-            self._announce(queue)
-        self.client.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
-        for queue, durability, part in plan.unique:
-            try:
-                same = self.client.enqueue(queue, part, durability)
-            except DuplicateJob:
-                self.client.run(flows.drop_flow(home, plan.id))
-                raise
-            if same:
-                self.client.run(flows.drop_flow(home, plan.id))
-                return existing_flow(self, plan.home, take_existing(plan.last, same))
-        for queue, durability, part in (*plan.waiting, *plan.roots):
-            self.client.enqueue(queue, part, durability)
-        self.client.run(flows.put_flow(home, plan.id, b"", is_whole=True))
-        return FlowRun(self, plan.id, plan.home, plan.last)
-
-    async def _astore_flow(self, flow: Flow) -> FlowRun[Any]:
-        from headrace.engine import flows
-        from headrace.flow import FlowRun, compile_flow, existing_flow
-
-        plan = compile_flow(self, flow, _chunks)
-        home = queue_keys(plan.home, self._prefix)
-        for queue in dict.fromkeys(queue for queue, _, _ in (*plan.unique, *plan.waiting, *plan.roots)):
-            await self._aannounce(queue)
-        await self.aclient.run(flows.put_flow(home, plan.id, plan.graph, is_whole=False))
-        for queue, durability, part in plan.unique:
-            try:
-                same = await self.aclient.enqueue(queue, part, durability)
-            except DuplicateJob:
-                await self.aclient.run(flows.drop_flow(home, plan.id))
-                raise
-            if plan.last.id in same:
-                await self.aclient.run(flows.drop_flow(home, plan.id))
-                return existing_flow(self, plan.home, take_existing(plan.last, same))
-        for queue, durability, part in (*plan.waiting, *plan.roots):
-            await self.aclient.enqueue(queue, part, durability)
-        await self.aclient.run(flows.put_flow(home, plan.id, b"", is_whole=True))
-        return FlowRun(self, plan.id, plan.home, plan.last)
-
-    def grow(self, growth: Growth) -> Added:
-        """Add to the flow that the current job is of; use `current_flow().add(...)`."""
-        from headrace.growth import Store
-
-        steps = growth.steps(self, _chunks)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, Store):
-                    self._announce(step.queue)
-                    self.client.enqueue(step.queue, step.jobs, step.durability)
-                    step = next(steps)
-                else:
-                    step = steps.send(self.client.run(step))
-        except StopIteration as end:
-            added: Added = end.value
-            return added
-
-    async def agrow(self, growth: Growth) -> Added:
-        """As `grow`."""
-        from headrace.growth import Store
-
-        steps = growth.steps(self, _chunks)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, Store):
-                    await self._aannounce(step.queue)
-                    await self.aclient.enqueue(step.queue, step.jobs, step.durability)
-                    step = next(steps)
-                else:
-                    step = steps.send(await self.aclient.run(step))
-        except StopIteration as end:
-            added: Added = end.value
-            return added
+            return await self.aclient.run(store_flow(self, flow))
 
     def new_job(self, call: JobCall[R]) -> tuple[ops.NewJob, Job[R]]:
         """A call as what is stored, and the handle of it; nothing is sent."""
@@ -868,35 +731,8 @@ class Headrace:
         state = State.SCHEDULED if plan.delay_ms or plan.at_ms > now_ms else State.QUEUED
         return new, Job(job_id, plan.queue, self, record, state, call.result_type)
 
-    def _prepare_many(
-        self, calls: Iterable[JobCall[R]]
-    ) -> tuple[list[Job[R]], list[tuple[str, Durability, list[ops.NewJob]]]]:
-        jobs: list[Job[R]] = []
-        groups: dict[tuple[str, Durability], list[ops.NewJob]] = {}
-        chosen: set[tuple[str, str]] = set()
-        for call in calls:
-            if not isinstance(call, JobCall):
-                raise UsageError(f"enqueue_many: expected calls made by task.call(...), got {call!r:.80}")
-            new, job = self.new_job(call)
-            if new.check_id:
-                if (job.queue, job.id) in chosen:
-                    raise JobExists(f"job_id {job.id} is given to two of the calls", job.id)
-                chosen.add((job.queue, job.id))
-            jobs.append(job)
-            groups.setdefault((job.queue, call.plan.durability), []).append(new)
-        return jobs, [(*group, part) for group, news in groups.items() for part in _chunks(news)]
-
-    def _announce(self, queue: str) -> None:
-        if queue not in self._announced:
-            self.client.run(ops.announce_queues(self._prefix, [queue]))
-            self._announced.add(queue)
-
-    async def _aannounce(self, queue: str) -> None:
-        if queue not in self._announced:
-            await self.aclient.run(ops.announce_queues(self._prefix, [queue]))
-            self._announced.add(queue)
-
-    def _tell_enqueued(self, jobs: Sequence[Job[Any]]) -> None:
+    def tell_enqueued(self, jobs: Sequence[Job[Any]]) -> None:
+        """Tell those who listen for `job.enqueued`."""
         if self.events.hears_enqueued:
             now_ms = time.time_ns() // 1_000_000
             for job in jobs:
@@ -970,25 +806,6 @@ def _find_job(prefix: str, job_id: str, queue: str | None) -> Steps[tuple[str, o
 
 def _sorted_texts(reply: Iterable[bytes]) -> list[str]:
     return sorted(item.decode() for item in reply)
-
-
-def _note_stored(error: HeadraceError, before: int, now: int, total: int) -> None:
-    if isinstance(error, NotDurable):
-        error.add_note(f"{before + now} of {total} jobs are stored, the last {now} of them not confirmed")
-    else:
-        error.add_note(f"{before} of {total} jobs had been stored before")
-
-
-def _chunks(news: list[ops.NewJob]) -> Generator[list[ops.NewJob]]:
-    """Parts that one enqueue call may carry: 1,000 jobs, about 4 MiB."""
-    start = size = 0
-    for i, new in enumerate(news):
-        if i > start and (i - start >= ops.MOST_JOBS_A_CALL or size + len(new.record) > CHUNK_BYTES):
-            yield news[start:i]
-            start, size = i, 0
-        size += len(new.record)
-    if start < len(news):
-        yield news[start:]
 
 
 def find_url() -> str:

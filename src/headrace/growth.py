@@ -9,35 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from headrace.chain import LETTERS, CallGroup, Chain, Flow, Node, When
 from headrace.context import BatchContext, JobContext, get_current
-from headrace.core.options import Durability
 from headrace.core.record import Stored
-from headrace.engine import admin, flows, ops
-from headrace.engine.call import Call, Steps
+from headrace.engine import admin, flows
+from headrace.engine.call import Steps
 from headrace.engine.flows import PART, Graph, Part, Waiter
 from headrace.engine.keys import QueueKeys, queue_keys
 from headrace.errors import JobNotFound, RetryIn, StaleRun, UsageError
-from headrace.flow import App, Chunks, Joint, compile_flow
+from headrace.flow import App
+from headrace.flow_jobs import Joint, compile_flow
 from headrace.job import JobCall
+from headrace.sending import Sender, announce
 
 MOST_STEPS_ADDED = 1_000
 MOST_LINKS = 10_000
 ID_CHARS = 20  # of a flow's id, as `new_job_id` makes it
 Target: TypeAlias = "int | str | Any"
-
-
-class Store(msgspec.Struct, frozen=True):
-    """Jobs to be enqueued, between the steps of a growth."""
-
-    queue: str
-    jobs: list[ops.NewJob]
-    durability: Durability
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -92,8 +85,8 @@ class RunningFlow:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            added: Added = growth.flow.app.grow(growth)
-            return added
+            app: App = growth.flow.app
+            return app.client.run(growth.steps(app))
         raise UsageError("add would block the event loop: write `await current_flow().aadd(...)`")
 
     async def aadd(
@@ -107,8 +100,8 @@ class RunningFlow:
     ) -> Added:
         """As `add`, for async code."""
         growth = self._growth(step, key, before, after, when)
-        added: Added = await growth.flow.app.agrow(growth)
-        return added
+        app: App = growth.flow.app
+        return await app.aclient.run(growth.steps(app))
 
     def _growth(self, step: Any, key: str | None, before: Any, after: Any, when: When) -> Growth:
         flow = step if isinstance(step, Flow) else _as_flow(step)
@@ -152,7 +145,7 @@ def _as_flow(step: Any) -> Flow:
     if not isinstance(calls[0], JobCall):
         raise UsageError(f"add: expected a call made by task.call(...), a group, a chain or a flow, got {step!r:.80}")
     app = calls[0].app
-    if not hasattr(app, "grow"):
+    if not hasattr(app, "send_flow"):
         raise UsageError("what is added to a flow cannot go through an outbox")
     flow = Flow(app)
     flow.add(step)
@@ -181,7 +174,7 @@ class Growth(msgspec.Struct, frozen=True):
     after: list[Added]
     when: str
 
-    def steps(self, app: App, chunks: Chunks) -> Generator[Call[Any] | Store, Any, Added]:
+    def steps(self, app: Sender) -> Steps[Added]:
         """What is sent, one after the other: everything waits until the last script."""
         queue = queue_keys(self.job.queue, app.prefix)
         graph = yield from _declared(queue, self.flow_id, app.default_queue)
@@ -190,7 +183,7 @@ class Growth(msgspec.Struct, frozen=True):
         if len(links) > MOST_LINKS:
             raise UsageError(f"after: {len(links):,} edges are too many: add both as one flow")
         onward = [_edge(waiter, when) for waiter, when in waiters]
-        plan = compile_flow(app, self.flow, chunks, Joint(self.part_id, 1 + len(self._parents()), onward))
+        plan = compile_flow(app, self.flow, Joint(self.part_id, 1 + len(self._parents()), onward))
         part = Part(self.job.id, flows.decode_graph(plan.graph), [waiter for waiter, _ in waiters])
         added = Added(self.part_id, self.job.id, True, self._last_jobs())
         if not (yield from self._ask(queue, flows.encode_part(part))):
@@ -200,8 +193,9 @@ class Growth(msgspec.Struct, frozen=True):
             if late:
                 yield from self._withdraw([waiter for waiter, _ in waiters], app.prefix)
                 raise UsageError(f"before: job {late} does not wait any more: it runs, or has ended")
-        for name, durability, jobs in plan.waiting:
-            yield Store(name, jobs, durability)
+        for stored in plan.waiting:
+            yield from announce(app, stored.queue)
+            yield stored
         for (name, parent), (child_queue, child) in links:
             yield from _link(
                 queue_keys(name, app.prefix), parent, queue_keys(child_queue, app.prefix), child, self.when

@@ -14,10 +14,11 @@ from headrace.core.record import Stored
 from headrace.core.schedule import Spec
 from headrace.core.ties import Limit, Ties, Unique
 from headrace.engine import audit as auditing
-from headrace.engine import ops, schedules
-from headrace.engine.audit import audit, faults, home_of, repair
+from headrace.engine import ops, schedules, seats
+from headrace.engine.audit import audit, repair
 from headrace.engine.call import command
 from headrace.engine.clients import ServerConfig, SyncClient
+from headrace.engine.seats import Seat, faults, home_of, seats_of
 
 ONE_AT_ONCE = Ties(limits=(Limit("door", concurrency=1),))
 
@@ -130,7 +131,7 @@ def test_each_kind_of_damage_is_found_and_mended(
 ) -> None:
     """One thing is made wrong; the audit names it and the job; after the repair there is nothing to find, and no job is lost."""
     if size == "large":
-        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 2)
+        monkeypatch.setattr(seats, "MOST_AT_ONCE", 2)
     name, key, *rest = words
     send(kit, name, getattr(kit.queue, key), *rest)
     assert found == rules(kit)
@@ -186,7 +187,7 @@ def test_claims_that_would_not_look_at_a_limit_are_told_and_mended(
 ) -> None:
     """The word that makes them look is lost: the audit says so while a limit hangs on a job; a unique key needs no look."""
     if size == "large":
-        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 1)
+        monkeypatch.setattr(seats, "MOST_AT_ONCE", 1)
     kit = Kit(client)
     kit.open("s")
     for name, ties in (("key", Ties(unique=Unique())), ("one", ONE_AT_ONCE), ("two", ONE_AT_ONCE)):
@@ -240,7 +241,7 @@ def test_an_audit_changes_nothing(kit: Kit) -> None:
 def test_a_queue_that_moves_is_sound(url: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs come, run, fail, are tried again and end while the audit looks: it finds nothing, and a repair does nothing."""
     if size == "large":
-        monkeypatch.setattr(auditing, "MOST_AT_ONCE", 0)
+        monkeypatch.setattr(seats, "MOST_AT_ONCE", 0)
     with (
         closing(SyncClient(ServerConfig(url), retry=False)) as looker,
         closing(SyncClient(ServerConfig(url), retry=False)) as client,
@@ -283,16 +284,16 @@ def _move(kit: Kit, stop: threading.Event) -> None:
 
 def test_where_a_job_belongs() -> None:
     """Who holds it keeps it; a suspect stays one; sooner goes before later; what stands nowhere goes back."""
-    seat = auditing.Seat
+    seat = Seat
     live = int(Stored.LIVE)
     assert ("held", "b") == home_of(seat(state=live, ready=1, delayed=True, holders=("a", "b"), crashes=True))
     assert ("suspects", "") == home_of(seat(state=live, ready=2, crashes=True))
     assert ("ready", "") == home_of(seat(state=live, ready=1, delayed=True))
     assert ("priority", "") == home_of(seat(state=live, priority=3))
     assert ("delayed", "") == home_of(seat(state=live, delayed=True, crashes=True))
-    assert ("dead", 30 * auditing.DAY_MS) == home_of(seat(state=int(Stored.FAILED), done=True))
+    assert ("dead", 30 * seats.DAY_MS) == home_of(seat(state=int(Stored.FAILED), done=True))
     assert ("none", "") == home_of(seat(done=True))
-    assert home_of(seat(state=auditing.UNREADABLE)) is None
+    assert home_of(seat(state=seats.UNREADABLE)) is None
     assert [] == faults(seat())
 
 
@@ -300,9 +301,9 @@ def test_where_a_job_belongs() -> None:
 def test_a_job_that_moved_since_the_look_is_left_alone(kit: Kit) -> None:
     """The script that mends compares: here a worker takes the job in between."""
     send(kit, "RPUSH", kit.queue.ready, "second")
-    looked = kit.client.run(auditing._look(kit.queue, ["second"]))["second"][1]
+    looked = kit.client.run(seats_of(kit.queue, ["second"]))["second"][1]
     kit.claim("s", 1)
     kit.client.run(ops.claim(kit.queues, "s", 2, split=kit.split))
-    mend = auditing._call("admin_mend", kit.queue, ("second", looked, "ready", ""))
+    mend = seats.admin_call("admin_mend", kit.queue, ("second", looked, "ready", ""))
     assert 0 == kit.client.run(mend)
     assert record_bytes()[:3] == send(kit, "HGET", kit.queue.jobs, "second")[:3]

@@ -13,9 +13,10 @@ from headrace import Headrace, RunningFlow, StaleRun, UsageError, group
 from headrace.context import JobContext
 from headrace.engine import flows, ops
 from headrace.engine.audit import audit
+from headrace.engine.call import Store
 from headrace.engine.clients import SyncClient
 from headrace.errors import RetryIn
-from headrace.growth import Added, Growth, Store
+from headrace.growth import Added, Growth
 
 MOST_SENT = 40
 MOST_CUT = 12
@@ -80,15 +81,13 @@ def growth_of(app: Headrace, flow_id: str, **options: Any) -> Growth:
 
 def send(app: Headrace, growth: Growth, most: int = MOST_SENT) -> Added | None:
     """Send the first so many of what it sends; None: that was not all."""
-    steps = growth.steps(app, lambda jobs: iter([jobs]))
+    steps = growth.steps(app)
     answer: Any = None
     try:
         for _ in range(most):
             step = steps.send(answer)
-            if isinstance(step, Store):
-                answer = app.client.enqueue(step.queue, step.jobs, step.durability)
-            else:
-                answer = app.client.run(step)
+            is_store = isinstance(step, Store)
+            answer = app.client.enqueue(step.queue, step.jobs, step.durability) if is_store else app.client.run(step)
     except StopIteration as end:
         added: Added = end.value
         return added
@@ -157,7 +156,7 @@ class TestGrowing:
         with pytest.raises(StaleRun):
             send(app, growth)
         kit.claim("one", 1)
-        begun = growth.steps(app, lambda jobs: iter([jobs]))
+        begun = growth.steps(app)
         answer: Any = None
         for _ in islice(range(MOST_SENT), 4):
             step = begun.send(answer)

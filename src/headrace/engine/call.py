@@ -44,8 +44,18 @@ class Call(Generic[T]):
     wait_ms: int = 0
 
 
-Steps: TypeAlias = "Generator[Call[Any], Any, T]"
-Op: TypeAlias = "Call[T] | Generator[Call[Any], Any, T]"
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Jobs of one queue (`ops.NewJob`), to be stored between the calls of some steps. The answer is that of `enqueue`."""
+
+    queue: str
+    jobs: Sequence[Any]
+    durability: str = "memory"
+
+
+Steps: TypeAlias = "Generator[Call[Any] | Store, Any, T]"
+"""What is sent, one after the other, written once for sync and async code: a client drives it to its result."""
+Op: TypeAlias = "Call[T] | Steps[T]"
 
 
 @cache

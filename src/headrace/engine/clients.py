@@ -9,11 +9,11 @@ import secrets
 import select
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 from headrace.engine import ops
-from headrace.engine.call import Call, Op, command
+from headrace.engine.call import Call, Op, Steps, Store, command
 from headrace.engine.connect import (
     ServerConfig,
     ServerInfo,
@@ -97,7 +97,7 @@ class SyncClient(_Settings):
         return link
 
     def run(self, op: Op[T]) -> T:
-        """Send a Call, or drive a generator of Calls to its result.
+        """Send a Call, or drive steps to their result.
 
         Raises:
             HeadraceError: what the server, or the way to it, made of it; never an error of redis-py.
@@ -106,16 +106,19 @@ class SyncClient(_Settings):
             return self._send(op)
         return self._drive(op)
 
-    def _drive(self, steps: Generator[Call[Any], Any, T]) -> T:
+    def _drive(self, steps: Steps[T]) -> T:
         try:
-            call = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    reply = self._send(call)
+                    if isinstance(step, Store):
+                        reply: Any = self.enqueue(step.queue, step.jobs, step.durability)
+                    else:
+                        reply = self._send(step)
                 except HeadraceError as error:
-                    call = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    call = steps.send(reply)
+                    step = steps.send(reply)
         except StopIteration as stop:
             return cast(T, stop.value)
 
@@ -257,21 +260,24 @@ class AsyncClient(_Settings):
         return self._main
 
     async def run(self, op: Op[T]) -> T:
-        """Send a Call, or drive a generator of Calls to its result."""
+        """Send a Call, or drive steps to their result."""
         if isinstance(op, Call):
             return await self._send(op, self._link())
         return await self._drive(op)
 
-    async def _drive(self, steps: Generator[Call[Any], Any, T]) -> T:
+    async def _drive(self, steps: Steps[T]) -> T:
         try:
-            call = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    reply = await self._send(call, self._link())
+                    if isinstance(step, Store):
+                        reply: Any = await self.enqueue(step.queue, step.jobs, step.durability)
+                    else:
+                        reply = await self._send(step, self._link())
                 except HeadraceError as error:
-                    call = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    call = steps.send(reply)
+                    step = steps.send(reply)
         except StopIteration as stop:
             return cast(T, stop.value)
 
