@@ -9,6 +9,7 @@ import secrets
 import select
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
@@ -85,7 +86,7 @@ class SyncClient(_Settings):
     def __init__(self, config: ServerConfig, *, retry: bool = True) -> None:
         super().__init__(config, retry=retry)
         self._local = threading.local()
-        self._links: set[Link] = set()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # a thread that ends takes its connection with it
         self._lock = threading.Lock()
 
     def _link(self) -> Link:
@@ -195,7 +196,8 @@ class SyncClient(_Settings):
 
     def close(self) -> None:
         with self._lock:
-            links, self._links = self._links, set()
+            links = list(self._links)
+            self._links.clear()
         for link in links:
             if link.pid == os.getpid():
                 link.close()
@@ -240,7 +242,7 @@ class AsyncLine:
 
 
 class AsyncClient(_Settings):
-    """The asyncio twin of `SyncClient`; belongs to the event loop that first uses it, and follows to another.
+    """The asyncio twin of `SyncClient`: each event loop has a connection of its own, which goes when the loop is closed.
 
     Concurrent `enqueue` calls to one queue go out together: one script call takes all that came while the last was
     under way.
@@ -248,16 +250,28 @@ class AsyncClient(_Settings):
 
     def __init__(self, config: ServerConfig, *, retry: bool = True) -> None:
         super().__init__(config, retry=retry)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._main: AsyncLink | None = None
-        self._producers: dict[str | tuple[str, str], _Coalescer] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+        self._current: _OfLoop | None = None  # of the loop that asked last: mostly there is one
+        self._lock = threading.Lock()
+
+    def _of_loop(self) -> _OfLoop:
+        loop = asyncio.get_running_loop()
+        current = self._current
+        if current is None or current.loop is not loop:
+            current = self._current = self._enter(loop)
+        return current
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _OfLoop:
+        with self._lock:
+            for gone in [one for one in self._loops if one.is_closed()]:
+                self._loops.pop(gone).shut()
+            found = self._loops.get(loop)
+            if found is None:
+                found = self._loops[loop] = _OfLoop(loop, AsyncLink(self.target, self._slots))
+            return found
 
     def _link(self) -> AsyncLink:
-        loop = asyncio.get_running_loop()
-        if self._main is None or self._loop is not loop:
-            self._loop, self._main = loop, AsyncLink(self.target, self._slots)
-            self._producers = {}
-        return self._main
+        return self._of_loop().link
 
     async def run(self, op: Op[T]) -> T:
         """Send a Call, or drive steps to their result."""
@@ -297,11 +311,11 @@ class AsyncClient(_Settings):
 
     async def enqueue(self, queue: str, jobs: Sequence[ops.NewJob], durability: str = "memory") -> dict[str, str]:
         """Store up to 1,000 jobs of one queue; as `SyncClient.enqueue`."""
-        self._link()
+        producers = self._of_loop().producers
         name = queue if durability == "memory" else (queue, durability)
-        coalescer = self._producers.get(name)
+        coalescer = producers.get(name)
         if coalescer is None:
-            coalescer = self._producers[name] = _Coalescer(self, queue, durability)
+            coalescer = producers[name] = _Coalescer(self, queue, durability)
         return await coalescer.add(jobs)
 
     async def block(self, call: Call[T | None], timeout_s: float) -> T | None:
@@ -328,12 +342,35 @@ class AsyncClient(_Settings):
         return info
 
     async def aclose(self) -> None:
-        link, self._main = self._main, None
-        producers, self._producers = list(self._producers.values()), {}
-        if link is not None and self._loop is asyncio.get_running_loop():
-            for producer in producers:
-                await producer.close()
-            await link.close()
+        with self._lock:
+            loops, self._loops, self._current = self._loops, {}, None
+        mine = loops.pop(asyncio.get_running_loop(), None)
+        for other in loops.values():
+            other.shut()
+        if mine is not None:
+            await mine.close()
+
+
+class _OfLoop:
+    """What an `AsyncClient` has for one event loop: its connection, and a producer for each queue."""
+
+    __slots__ = ("link", "loop", "producers")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: AsyncLink) -> None:
+        self.loop = loop
+        self.link = link
+        self.producers: dict[str | tuple[str, str], _Coalescer] = {}
+
+    async def close(self) -> None:
+        for producer in self.producers.values():
+            await producer.close()
+        await self.link.close()
+
+    def shut(self) -> None:
+        """As `close`, from outside of the loop."""
+        for producer in self.producers.values():
+            producer.link.shut()
+        self.link.shut()
 
 
 class _Coalescer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -80,6 +81,11 @@ class Link:
         for connection in self._open.values():
             connection.disconnect()
         self._open.clear()
+
+    def __del__(self) -> None:
+        # Its thread has ended: the server is told now, not when the garbage is collected.
+        with suppress(Exception):  # at the interpreter's end half of what this needs may be gone
+            self.close()
 
     def send(self, call: Call[T]) -> T:
         """One round trip (a few when a cluster's slots move)."""
@@ -250,6 +256,15 @@ class AsyncLink:
         for connection in opened.values():
             with suppress(redis.RedisError, OSError):
                 await connection.disconnect()
+
+    def shut(self) -> None:
+        """Close from outside of its event loop, which may be gone: the server sees the end at once, the loop when it reads."""
+        opened, self._open = self._open, {}
+        for connection in opened.values():
+            found = connection._writer and connection._writer.get_extra_info("socket")
+            if found is not None:
+                with suppress(OSError):
+                    found.shutdown(socket.SHUT_RDWR)
 
     async def send(self, call: Call[T]) -> T:
         async with self._lock:
