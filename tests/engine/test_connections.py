@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -91,6 +92,33 @@ def test_a_loop_that_is_closed_leaves_no_connection(url: str, count: Callable[[]
         finally:
             gc.enable()
             gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_that_closes_leaves_its_parents_connection(url: str) -> None:
+    """Both kinds of client: what the child has of its parent's is a copy."""
+    client, aclient = SyncClient(ServerConfig(url)), AsyncClient(ServerConfig(url))
+
+    async def in_the_child() -> None:
+        client.close()
+        await aclient.run(WHO)
+        await aclient.aclose()
+
+    async def talk() -> None:
+        before = client.run(WHO), await aclient.run(WHO)
+        child = os.fork()
+        if child == 0:
+            try:
+                asyncio.run(in_the_child())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert 0 == os.waitpid(child, 0)[1]
+        assert before == (client.run(WHO), await aclient.run(WHO))
+        await aclient.aclose()
+
+    asyncio.run(talk())
+    client.close()
 
 
 def test_loops_side_by_side_keep_their_own(url: str, count: Callable[[], int]) -> None:

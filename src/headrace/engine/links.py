@@ -244,6 +244,7 @@ class AsyncLink:
     def __init__(self, target: Target, slots: SlotMap, *, reply_timeout_s: float | None = None) -> None:
         self.target = target
         self.slots = slots
+        self.pid = os.getpid()
         self.producer = secrets.token_hex(6)
         self.number = 0
         self._reply_timeout_s = reply_timeout_s or target.reply_timeout_s
@@ -262,7 +263,7 @@ class AsyncLink:
         opened, self._open = self._open, {}
         for connection in opened.values():
             found = connection._writer and connection._writer.get_extra_info("socket")
-            if found is not None:
+            if found is not None and self.pid == os.getpid():  # a forked child has but a copy
                 with suppress(OSError):
                     found.shutdown(socket.SHUT_RDWR)
 
