@@ -150,9 +150,9 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
     file.write_text(APP)
     names = {name: value for name, value in os.environ.items() if name != "HEADRACE_URL"}
 
-    def run_program() -> str:
+    def run_program(*, fails: bool = False) -> str:
         done = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=names, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode != 0) == fails, done.stderr
         return done.stdout
 
     note: Path = tmp_path / ".headrace" / "dev.json"
@@ -167,6 +167,14 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
         file.write_text(APP.replace('f"{path}@{width}"', 'f"{path}, {width} wide"'))
         read_until(process, "reloaded")
         until(lambda: run_program() == "cat.png, 400 wide\n")
+        file.write_text(APP.replace('return f"{path}@{width}"', 'raise LookupError(f"no {path}")'))
+        read_until(process, "reloaded")
+        run_program(fails=True)
+        told = read_until(process, r"LookupError: no cat\.png")
+        assert any(re.search(r"app\.resize \S+ failed in .*: LookupError", line) for line in told), (
+            told
+        )
+        assert any(re.search(r'    File ".*app\.py", line \d+, in resize', line) for line in told), told
         again = subprocess.run(
             [sys.executable, "-m", "headrace", "dev"], cwd=tmp_path, env=names, capture_output=True, text=True
         )

@@ -60,6 +60,8 @@ def command(app: str | None, pool: str, slots: int, port: int | None, dashboard_
     arguments += ["--processes" if pool in ("prefork", "fork") else "--slots", str(slots)]
     if prefix := settings().prefix:
         arguments += ["--prefix", prefix]
+    if "HEADRACE_LOG_LEVEL" not in os.environ:
+        arguments += ["--log-level", "debug"]  # what fails shows its traceback
     with _serving(port) as url:
         talk(f"  valkey     {urlsplit(url).netloc}   embedded, data in {DEV_FOLDER}/")
         talk(f"  worker     {shape}, reloads when you save")

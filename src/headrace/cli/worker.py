@@ -127,7 +127,7 @@ USR1 writes every stack; HUP loads the code anew.
     show_default="info; debug when systemd asks for it",
     envvar="HEADRACE_LOG_LEVEL",
     show_envvar=True,
-    help="What is logged.",
+    help="What is logged. debug: with tracebacks, which may tell what jobs were given.",
 )
 @click.option(
     "--log-format",

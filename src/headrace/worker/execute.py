@@ -350,7 +350,7 @@ class Executor:
         retry = run.task_value.retry if options is None or options.retry is None else options.retry
         settlement = self._settlement(run.claim, run.record, end, retry, run.ttl_ms, run.started_ns)
         error = end.error if isinstance(end, Raised | TimedOut) else None
-        self._report(run, settlement.kind, error.type if error else "", error, settlement.delay_ms)
+        self._report(run, settlement.kind, error, settlement.delay_ms)
         return settlement
 
     def release(self, claim: Claim) -> Settlement:
@@ -369,9 +369,9 @@ class Executor:
 
     # Tell
 
-    def _report(self, run: Run, kind: Kind, text: str = "", error: Any = None, delay_ms: int = 0) -> None:
+    def _report(self, run: Run, kind: Kind, error: AttemptError | None = None, delay_ms: int = 0) -> None:
         duration_ms = (time.monotonic_ns() - run.started_ns) / 1e6 if run.started_ns else 0.0
-        self._joblog.job_ended(run.record.task, run.claim.id, kind, duration_ms, text, delay_ms)
+        self._joblog.job_ended(run.record.task, run.claim.id, kind, duration_ms, error, delay_ms)
         name = _EVENTS[kind]
         if self._app.events.has(name):
             self._app.events.emit(

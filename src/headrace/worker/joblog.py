@@ -1,4 +1,4 @@
-"""One log line a job, at level INFO; above it a line costs nothing."""
+"""One log line a job, at level INFO, and of what failed the traceback at DEBUG; above them a line costs nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import logging
 import sys
 import time
 
+from headrace.core.outcome import cut_middle
+from headrace.core.record import AttemptError
 from headrace.engine.ops import Kind
+
+TRACEBACK_BYTES_MAX = 4_000
 
 logger = logging.getLogger("headrace.job")
 _VERBS = {
-    Kind.SUCCEEDED: "succeeded", Kind.DROPPED: "succeeded", Kind.FAILED: "failed", Kind.RETRY: "will be retried",
+    Kind.SUCCEEDED: "succeeded", Kind.DROPPED: "succeeded", Kind.FAILED: "failed", Kind.RETRY: "tried",
     Kind.CANCELLED: "cancelled", Kind.PARK: "parked", Kind.RELEASE: "given back",
 }  # fmt: skip
 
@@ -22,11 +26,14 @@ class JobLog:
     def __init__(self) -> None:
         self.is_on = logger.isEnabledFor(logging.INFO)
 
-    def job_ended(self, task: str, job_id: str, kind: Kind, duration_ms: float, error: str, delay_ms: int) -> None:
+    def job_ended(
+        self, task: str, job_id: str, kind: Kind, duration_ms: float, error: AttemptError | None, delay_ms: int
+    ) -> None:
+        """The message of an error may hold what the job was given: it is told with the traceback only."""
         level = logging.WARNING if kind in (Kind.FAILED, Kind.RETRY) else logging.INFO
         if not logger.isEnabledFor(level):
             return
-        extra = f": {error}" if error else ""
+        extra = f": {error.type}" if error else ""
         later = f", again in {delay_ms / 1000:g} s" if kind == Kind.RETRY else ""
         logger.log(
             level,
@@ -38,6 +45,13 @@ class JobLog:
             printable(extra),
             later,
         )
+        if error and error.traceback and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s", _indented(cut_middle(error.traceback, TRACEBACK_BYTES_MAX)))
+
+
+def _indented(text: str) -> str:
+    """So that no line of it looks like one of ours."""
+    return "\n".join(f"    {printable(line)}" for line in text.splitlines()).lstrip()
 
 
 def shown_ms(duration_ms: float) -> str:
