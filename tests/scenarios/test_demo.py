@@ -171,9 +171,7 @@ def test_dev_runs_an_app_finds_programs_of_its_folder_and_reloads(tmp_path):
         read_until(process, "reloaded")
         run_program(fails=True)
         told = read_until(process, r"LookupError: no cat\.png")
-        assert any(re.search(r"app\.resize \S+ failed in .*: LookupError", line) for line in told), (
-            told
-        )
+        assert any(re.search(r"app\.resize \S+ failed in .*: LookupError", line) for line in told), told
         assert any(re.search(r'    File ".*app\.py", line \d+, in resize', line) for line in told), told
         again = subprocess.run(
             [sys.executable, "-m", "headrace", "dev"], cwd=tmp_path, env=names, capture_output=True, text=True
