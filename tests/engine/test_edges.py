@@ -11,6 +11,7 @@ from engine_kit import Kit, ids_of
 
 from headrace.core.record import State
 from headrace.engine import admin, flows, ops
+from headrace.engine.audit import repair
 from headrace.engine.clients import SyncClient
 
 
@@ -87,13 +88,17 @@ class TestEdges:
         settled = kit.settle("one", kit.claim("one"), want=1)
         assert ids_of(settled.claimed.claims) == ["child"]
 
-    def test_a_child_that_reads_is_given_the_ended_records(self, kit: Kit) -> None:
+    @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one settle"])
+    def test_a_child_that_reads_is_given_the_ended_records(self, kit: Kit, together: bool) -> None:
         """By input number; also of a job that is dropped as it succeeds."""
         store(kit, "child", inputs=2, i=True)
         store(kit, "a", edge("child", 0, r=True))
         store(kit, "b", edge("child", 1, r=True))
-        run_next(kit)
-        run_next(kit, ops.Kind.DROPPED)
+        if together:
+            kit.settle("one", kit.claim("one"), ops.Kind.DROPPED)
+        else:
+            run_next(kit)
+            run_next(kit, ops.Kind.DROPPED)
         claimed = kit.claimed("one")
         assert claimed.with_inputs == {"child"}
         inputs = kit.client.run(flows.inputs(kit.queue, "child"))
@@ -147,6 +152,35 @@ class TestEdges:
         assert kit.state("child") == State.WAITING
         kit.client.run(flows.arrive(kit.queue, "child", 1, "s", 6, "b", b""))
         assert run_next(kit) == ["child"]
+
+    def test_an_input_that_is_there_does_not_count_beside_others_that_come(self, kit: Kit) -> None:
+        """It is sent again in a settle that brings another one, too."""
+        store(kit, "child", inputs=3)
+        store(kit, "a", edge("child", 0))
+        store(kit, "b", edge("child", 1))
+        kit.client.run(flows.arrive(kit.queue, "child", 0, "s", 6, "a", b""))
+        kit.settle("one", kit.claim("one"))
+        assert kit.state("child") == State.WAITING
+        kit.client.run(flows.arrive(kit.queue, "child", 2, "s", 6, "c", b""))
+        assert run_next(kit) == ["child"]
+
+    def test_a_child_that_is_deleted_leaves_no_input(self, kit: Kit) -> None:
+        store(kit, "child", inputs=2, i=True)
+        store(kit, "a", edge("child", 0, r=True))
+        run_next(kit)
+        assert any(name.startswith("inputs:") for name in kit.key_names())
+        kit.client.run(ops.delete(kit.queue, "child"))
+        assert not any(name.startswith(("inputs:", "expects:")) for name in kit.key_names())
+
+    def test_a_child_whose_record_was_lost_leaves_no_input_when_that_is_mended(self, kit: Kit) -> None:
+        store(kit, "child", inputs=2, i=True)
+        store(kit, "a", edge("child", 0, r=True))
+        run_next(kit)
+        key = kit.queue.jobs
+        assert 1 == kit.client.run(ops.command("HDEL", key, "child", key=key, decode=int))
+        left = [found.rule for found in kit.client.run(repair(kit.queue)).violations]
+        assert [] == left
+        assert not any(name.startswith(("inputs:", "expects:")) for name in kit.key_names())
 
     def test_many_children_start(self, kit: Kit) -> None:
         """More than one script does: the rest goes through the outbox, which the settle tells of."""

@@ -77,6 +77,25 @@ def test_a_delayed_job_waits_and_then_comes(kit: Kit) -> None:
     assert ["later"] == ids_of(kit.claim(session))
 
 
+def test_a_due_job_leaves_those_that_are_not_due(kit: Kit) -> None:
+    kit.add("later", delay_ms=60_000)
+    kit.add("soon", delay_ms=60_000)
+    do(kit, "ZADD", kit.queue.delayed, 1, "soon")
+    assert ["soon"] == ids_of(kit.claim(kit.open("s")))
+    assert "scheduled" == kit.state("later")
+
+
+def test_what_was_kept_too_long_goes_at_once_whatever_may_be_kept(kit: Kit) -> None:
+    """Three have ended, two of them too long ago, and two may be kept: both go together."""
+    kit.add("a", "b", "c")
+    session = kit.open("s")
+    kit.settle(session, kit.claim(session))
+    for name in "ab":
+        do(kit, "ZADD", kit.queue.done, 1, name)
+    assert 2 == kit.client.run(ops.tend(kit.queue, sweep=False, done_max=2)).trimmed
+    assert ["none", "none", "succeeded"] == [kit.state(name) for name in "abc"]
+
+
 def test_a_paused_queue_gives_nothing(kit: Kit) -> None:
     kit.add("a")
     do(kit, "HSET", kit.queue.meta, "paused", "deploy")

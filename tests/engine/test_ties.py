@@ -431,6 +431,14 @@ class TestRate:
         kit.add("free")
         assert ids_of(kit.claim("one", 8)) == ["j000", "free"]
 
+    def test_jobs_parked_together_keep_the_order_in_which_they_came(self, kit: Kit) -> None:
+        """Not that of their ids."""
+        packed = ties(limits=(Limit("api", rate="1/min"),))
+        kit.client.enqueue("default", [ops.NewJob(name, kit.record(), ties=packed) for name in "xdcba"])
+        assert ids_of(kit.claim("one", 8)) == ["x"]
+        key = kit.queue.base + "parked:api"
+        assert kit.client.run(ops.command("ZRANGE", key, 0, -1, key=key, decode=list)) == [b"d", b"c", b"b", b"a"]
+
     def test_a_claim_of_one_job_passes_many_that_are_shut_out(self, kit: Kit) -> None:
         """It looks at more than it wants, hands out one, and the others keep their order."""
         packed = ties(limits=(Limit("api", rate="1/min"),))

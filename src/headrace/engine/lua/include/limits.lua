@@ -48,8 +48,7 @@ local function take(q, id, limit, rule)
 end
 
 -- `score`: where it stood before another limit, so that it does not wait a second time.
-local function park(q, id, record, name, opens, score)
-  score = score or (100 - priority_of(record)) * LEVEL + arrivals(q, 1)
+local function park(q, id, name, opens, score)
   park_at(q, name, id, score)
   if opens and opens >= 0 then redis.call('ZADD', key_of(q, 'gates'), 'NX', opens, name) end
 end
@@ -133,7 +132,7 @@ local function through_gates(q, ids, records, want)
         else
           local score = redis.call('ZSCORE', parked, id)
           unpark(q, name, id)
-          park(q, id, record, where, opens, score)
+          park(q, id, where, opens, score)
         end
       end
     end
