@@ -198,13 +198,27 @@ class TestEdges:
 
     def test_a_long_chain_of_cancels_is_followed_to_its_end(self, kit: Kit) -> None:
         """No recursion, no end of the stack."""
-        for n in range(500):
+        for n in range(1_100):
             store(kit, f"c{n}", edge(f"c{n + 1}"), inputs=1)
-        store(kit, "c500", inputs=1)
+        store(kit, "c1100", inputs=1)
         store(kit, "a", edge("c0"))
         run_next(kit, ops.Kind.FAILED)
         kit.client.run(flows.deliver(kit.queue))
-        assert kit.state("c500") == State.CANCELLED
+        assert kit.state("c1100") == State.CANCELLED
+
+    def test_of_very_many_that_end_together_each_child_starts(self, kit: Kit) -> None:
+        """Also those that are more than one script follows."""
+        count, each = 256, 3
+        waits = msgspec.msgpack.encode({"p": 1})
+        children = [ops.NewJob(f"c{n}", kit.record(), ties=waits, pass_over=True) for n in range(count * each)]
+        kit.client.enqueue("default", children)
+        for n in range(count):
+            store(kit, f"p{n}", *(edge(f"c{each * n + i}") for i in range(each)))
+        settled = kit.settle("one", kit.claim("one", count))
+        assert [queue.name for queue in settled.outboxes or ()] == ["default"]
+        assert 512 == kit.client.run(admin.count_jobs(kit.queue)).ready
+        kit.client.run(flows.deliver(kit.queue))
+        assert count * each == kit.client.run(admin.count_jobs(kit.queue)).ready
 
     def test_a_failed_job_that_is_retried_frees_its_children_again(self, kit: Kit) -> None:
         """Children that were cancelled are put back to wait; what had come stays."""

@@ -2,7 +2,7 @@
 -- each the ended record of the job that sent it. An input comes once, however often it is sent, so no edge is lost or doubled.
 -- What was added while the flow ran sends its own id as the number; expects:ID tells how many inputs each such part sends (expect.lua).
 -- An edge is {c child (or the prefix of many), k how many, q its queue ('' here), n input number, w when: s succeeded, f failed, d either, a any, r the child reads the record}.
-local MOST_ARRIVALS = 128 -- in one script; the rest goes through the outbox, as all does that is for other queues
+local MOST_ARRIVALS = 512 -- in one script; the rest goes through the outbox, as all does that is for other queues
 
 local function is_met(when, state)
   local has_failed = state == FAILED or state == EXPIRED
