@@ -343,8 +343,8 @@ TIES = [
     ),
     Mutant(
         "include/limits.lua",
-        "park(q, id, record, where, opens, score)",
-        "park(q, id, record, where, opens)",
+        "park(q, id, where, opens, score)",
+        "park(q, id, where, opens, score + LEVEL / 2)",
         "a job goes to the end of its second limit's line",
         TIED,
     ),
