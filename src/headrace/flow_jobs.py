@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.chain import Flow, Node
-from headrace.core.options import Plan as CallPlan
+from headrace.core.options import Plan
 from headrace.core.record import JobOptions, Record, encode, new_job_id
 from headrace.engine import flows, ops
 from headrace.engine.call import Steps, Store
@@ -25,7 +25,7 @@ from headrace.sending import ByPlace, Sender, in_parts
 R = TypeVar("R")
 
 
-class Plan(msgspec.Struct):
+class FlowPlan(msgspec.Struct):
     """A flow, ready to be stored: `waiting` first, then `roots`, which can run at once.
 
     `unique`: the last job, when it has a unique key. It is stored before all others: when the key is taken, no other is.
@@ -48,7 +48,7 @@ class Joint(msgspec.Struct, frozen=True):
     onward: list[dict[str, Any]]
 
 
-def compile_flow(app: Sender, flow: Flow, joint: Joint | None = None) -> Plan:
+def compile_flow(app: Sender, flow: Flow, joint: Joint | None = None) -> FlowPlan:
     """Give each job of a flow its id, its edges and its place. `joint`: it is added to a flow that runs.
 
     Raises:
@@ -83,7 +83,7 @@ def compile_flow(app: Sender, flow: Flow, joint: Joint | None = None) -> Plan:
     ]  # fmt: skip
     graph = flows.encode_graph(Graph(flow.name, time.time_ns() // 1_000_000, nodes))
     home = _queue_of(flow.nodes[0])
-    return Plan(flow_id, home, graph, in_parts(unique), in_parts(waiting), in_parts(roots), last)
+    return FlowPlan(flow_id, home, graph, in_parts(unique), in_parts(waiting), in_parts(roots), last)
 
 
 def _check_unique(call: JobCall[Any], *, may_be: bool) -> None:
@@ -203,7 +203,7 @@ def _new_job(
     return msgspec.structs.replace(new, check_id=False, pass_over=True), job
 
 
-def store_dependent(app: Sender, new: ops.NewJob, job: Job[R], plan: CallPlan) -> Steps[Job[R]]:
+def store_dependent(app: Sender, new: ops.NewJob, job: Job[R], plan: Plan) -> Steps[Job[R]]:
     """Store one job that waits for others (`depends_on=`): it first, and then, at each of them, that it waits."""
     yield from flows.see_parents(app.prefix, plan.depends_on)
     same = yield Store(plan.queue, (new,), plan.durability)

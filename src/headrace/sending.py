@@ -13,7 +13,6 @@ from headrace.job import Job, JobCall, take_existing
 
 R = TypeVar("R")
 
-CHUNK_BYTES = 4 << 20
 ByPlace: TypeAlias = dict[tuple[str, Durability], list[ops.NewJob]]
 """Jobs by their queue and by how safe they must be."""
 
@@ -85,7 +84,7 @@ def _prepare(app: Sender, calls: Iterable[JobCall[R]]) -> tuple[list[Job[R]], li
 def _chunks(news: list[ops.NewJob]) -> Generator[list[ops.NewJob]]:
     start = size = 0
     for i, new in enumerate(news):
-        if i > start and (i - start >= ops.MOST_JOBS_A_CALL or size + len(new.record) > CHUNK_BYTES):
+        if i > start and (i - start >= ops.MOST_JOBS_A_CALL or size + len(new.record) > ops.MOST_BYTES_A_CALL):
             yield news[start:i]
             start, size = i, 0
         size += len(new.record)

@@ -78,20 +78,12 @@ def test_a_loop_that_is_closed_leaves_no_connection(url: str, count: Callable[[]
         await client.run(WHO)
         await client.aclose()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # asyncio's, of loops that were closed before their connections
-        gc.disable()  # it would close them, too, at some time
-        try:
-            for _ in range(20):
-                asyncio.run(client.run(WHO))
-            until(lambda: count() == 1, timeout_s=SLOW_S)
-            asyncio.run(end())
-            until(lambda: count() == 0, timeout_s=SLOW_S)
-        finally:
-            gc.enable()
-            gc.collect()
+    with garbage_kept():
+        for _ in range(20):
+            asyncio.run(client.run(WHO))
+        until(lambda: count() == 1, timeout_s=SLOW_S)
+        asyncio.run(end())
+        until(lambda: count() == 0, timeout_s=SLOW_S)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -433,7 +433,7 @@ class _Coalescer:
         for jobs, _ in self._waiting:
             count += len(jobs)
             size += sum(len(job.record) for job in jobs)
-            if taken and (count > ops.MOST_JOBS_A_CALL or size > 4 << 20):
+            if taken and (count > ops.MOST_JOBS_A_CALL or size > ops.MOST_BYTES_A_CALL):
                 break
             taken += 1
         batch, self._waiting = self._waiting[:taken], self._waiting[taken:]

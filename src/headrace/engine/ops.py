@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 LAYOUT_ARG = str(LAYOUT).encode()
 MOST_JOBS_A_CALL = 1_000
+MOST_BYTES_A_CALL = 4 << 20  # about: of records
 MOST_CLAIMS_A_CALL = 256
 DONE_MAX, DEAD_MAX = 10_000, 100_000
 ALWAYS_MS = 2**53
