@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -218,6 +221,15 @@ def test_any_exception_can_be_told_within_64_kib(exc: BaseException) -> None:
         error = describe_exception(caught, 1, NOW_MS)
     assert len(msgspec.msgpack.encode(error)) <= ERROR_BYTES_MAX
     assert error.type and error.at_ms == NOW_MS
+
+
+def test_a_traceback_begins_with_the_users_code_also_in_a_thread_of_a_pool() -> None:
+    """As a `def` task runs in the pool asyncio: who reads the error sees no frame of what ran it."""
+    with ThreadPoolExecutor(1) as threads:
+        error = threads.submit(deep, 1).exception()
+    assert error is not None
+    files = re.findall(r'File "(.*?)"', describe_exception(error, 1, NOW_MS).traceback)
+    assert {__file__} == set(files)
 
 
 def test_a_deep_traceback_keeps_its_bottom() -> None:

@@ -7,6 +7,7 @@ stopped for its timeout. A release, a cancel, an unknown task or a RetryIn that 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os.path
 import traceback
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ _FRAMES_MAX = 100
 _NOT_THE_USERS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
     os.path.dirname(asyncio.__file__) + os.sep,
+    os.path.dirname(concurrent.futures.__file__) + os.sep,  # the pool asyncio runs a `def` task in a thread
 )
 
 
